@@ -1,0 +1,96 @@
+"""Errors that say what is missing, what is there and what to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anndata import AnnData
+
+
+def listing(names: Iterable[object], limit: int = 10) -> str:
+    """Names as one readable line, cut after `limit` of them.
+
+    Parameters
+    ----------
+    names
+        What to list.
+    limit
+        How many names are written out; the rest is counted.
+    """
+    shown = [repr(str(name)) for name in names]
+    if not shown:
+        return "none"
+    rest = f" and {len(shown) - limit} more" if len(shown) > limit else ""
+    return ", ".join(shown[:limit]) + rest
+
+
+def _require(adata: AnnData, slot: str, key: str, run: str) -> Any:
+    held = getattr(adata, slot)
+    if key not in held:
+        names = held.columns if slot == "obs" else held.keys()
+        msg = f"adata.{slot} has no {key!r}: run {run} first. It has: {listing(names)}."
+        raise KeyError(msg)
+    return held[key]
+
+
+def require_uns(adata: AnnData, key: str, run: str) -> Any:
+    """The entry ``adata.uns[key]``, or an error that says what to run.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    key
+        Name of the entry.
+    run
+        The call that makes it, for example ``"hdtree_sc.tl.tree(adata, model)"``.
+
+    Raises
+    ------
+    KeyError
+        The entry is missing; the message names it, what there is and what to run.
+    """
+    return _require(adata, "uns", key, run)
+
+
+def require_obs(adata: AnnData, key: str, run: str) -> Any:
+    """The column ``adata.obs[key]``, or an error that says what to run.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    key
+        Name of the column.
+    run
+        The call that makes it.
+
+    Raises
+    ------
+    KeyError
+        The column is missing; the message names it, what there is and what to run.
+    """
+    return _require(adata, "obs", key, run)
+
+
+def require_obsm(adata: AnnData, key: str, run: str) -> Any:
+    """The array ``adata.obsm[key]``, or an error that says what to run.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    key
+        Name of the array.
+    run
+        The call that makes it.
+
+    Raises
+    ------
+    KeyError
+        The array is missing; the message names it, what there is and what to run.
+    """
+    return _require(adata, "obsm", key, run)

@@ -1,0 +1,83 @@
+"""Every AnnData key this package reads or writes is born here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ROOT = "root"
+"""Name of the root node of every tree that a model makes."""
+POSITIVE = "positive_"
+"""Prefix of the tensors of the neighbours in a minibatch."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Names of the AnnData fields of one tree.
+
+    Parameters
+    ----------
+    key
+        The tree's key: ``"hdtree"``, ``"branched"``, ``"treevae"`` or what ``key_added`` said.
+    """
+
+    key: str = "hdtree"
+
+    @property
+    def latent(self) -> str:
+        """``obsm``: latent of each cell."""
+        return f"X_{self.key}"
+
+    @property
+    def map_2d(self) -> str:
+        """``obsm``: 2-D map of the model, for plots."""
+        return f"X_{self.key}_2d"
+
+    @property
+    def pca(self) -> str:
+        """``obsm``: principal components of the expression in which the model's neighbours were found."""
+        return f"X_{self.key}_pca"
+
+    @property
+    def codes(self) -> str:
+        """``obsm``: child number at each level, -1 below the cell's leaf."""
+        return f"{self.key}_codes"
+
+    @property
+    def path_probs(self) -> str:
+        """``obsm``: probability of the chosen node at each level."""
+        return f"{self.key}_path_probs"
+
+    @property
+    def leaf(self) -> str:
+        """``obs``: name of the cell's leaf, categorical in tree order."""
+        return f"{self.key}_leaf"
+
+    @property
+    def leaf_prob(self) -> str:
+        """``obs``: probability of the cell's leaf."""
+        return f"{self.key}_leaf_prob"
+
+    @property
+    def cut(self) -> str:
+        """``obs``: node of the cut tree that holds the cell."""
+        return f"{self.key}_cut"
+
+    @property
+    def pseudotime(self) -> str:
+        """``obs``: pseudotime in [0, 1]."""
+        return f"{self.key}_pseudotime"
+
+    @property
+    def connectivities(self) -> str:
+        """``obsp``: weights of the cell neighbour graph."""
+        return f"{self.key}_connectivities"
+
+    @property
+    def distances(self) -> str:
+        """``obsp``: distances of the cell neighbour graph."""
+        return f"{self.key}_distances"
+
+    @property
+    def neighbors(self) -> str:
+        """``uns``: scanpy's description of the cell neighbour graph."""
+        return f"{self.key}_neighbors"
