@@ -1,0 +1,148 @@
+"""Build a binary tree bottom-up over micro-codes, each of which stands for many cells."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Linkage = NDArray[np.float64]
+"""SciPy's linkage matrix: (n - 1, 4) rows of two nodes, height, number of cells."""
+
+
+def link_counts(neighbors: NDArray[np.integer], group: NDArray[np.integer], n_groups: int) -> NDArray[np.float64]:
+    """Number of nearest-neighbour links between groups of cells, both directions added.
+
+    Parameters
+    ----------
+    neighbors
+        Neighbour indices of each cell, (n_cells, k).
+    group
+        Group of each cell, (n_cells,), 0 to ``n_groups`` - 1.
+    n_groups
+        Number of groups.
+
+    Returns
+    -------
+    Symmetric (n_groups, n_groups); the diagonal holds the links within each group.
+    """
+    source = np.repeat(group, neighbors.shape[1]).astype(np.int64)
+    flat = source * n_groups + group[neighbors.ravel()]
+    counts = np.bincount(flat, minlength=n_groups * n_groups).reshape(n_groups, n_groups).astype(float)
+    return counts + counts.T
+
+
+def observed_over_expected(links: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Links between groups over what their degrees alone would give; the diagonal is kept."""
+    degree = links.sum(1)
+    expected = np.outer(degree, degree) / max(degree.sum(), 1.0)
+    return np.divide(links, expected, out=np.zeros_like(links), where=expected > 0)
+
+
+def link_linkage(
+    links: NDArray[np.float64], centroids: NDArray[np.floating], sizes: NDArray[np.floating]
+) -> Linkage:
+    """Merge the pair of groups with the most links for their degrees, again and again.
+
+    Average linkage on observed over expected links: it follows where cells are dense, so a group may be of any shape,
+    and it does not ask how many cells a micro-code holds. Groups without any link are told apart by a vanishing
+    amount of kernel mass between their centroids, so one tree always results.
+
+    Parameters
+    ----------
+    links
+        Symmetric link counts, (m, m).
+    centroids
+        Positions of the groups, (m, d).
+    sizes
+        Cells of each group, (m,).
+
+    Returns
+    -------
+    Linkage with non-decreasing heights ``log(1 + 1 / ratio)``.
+    """
+    m = len(sizes)
+    out = np.empty((m - 1, 4))
+    degree, mass, label = np.maximum(links.sum(1), 1.0), np.asarray(sizes, float).copy(), np.arange(m)
+    total = degree.sum()
+    distance = np.sqrt(np.square(centroids[:, None] - centroids[None]).sum(-1))
+    kernel = np.exp(-distance / max(float(np.median(distance)), 1e-12))
+    weight = links + 1e-3 * np.outer(degree, degree) / total * kernel
+    ratio = weight * total / np.outer(degree, degree)
+    np.fill_diagonal(ratio, -np.inf)
+    for step in range(m - 1):
+        i, j = sorted(np.unravel_index(ratio.argmax(), ratio.shape))
+        out[step] = (*sorted((label[i], label[j])), np.log1p(1.0 / ratio[i, j]), mass[i] + mass[j])
+        weight[i] += weight[j]
+        weight[:, i] = weight[i]
+        degree[i], mass[i], label[i] = degree[i] + degree[j], mass[i] + mass[j], m + step
+        # merged rows stay at -inf for good
+        ratio[i] = ratio[:, i] = np.where(np.isinf(ratio[i]), -np.inf, weight[i] * total / (degree[i] * degree))
+        ratio[j] = ratio[:, j] = -np.inf
+    return out
+
+
+def ward_linkage(centroids: NDArray[np.floating], sizes: NDArray[np.floating]) -> Linkage:
+    """Ward's minimum variance linkage of groups that hold different numbers of cells.
+
+    Parameters
+    ----------
+    centroids
+        Positions of the groups, (m, d).
+    sizes
+        Cells of each group, (m,).
+
+    Returns
+    -------
+    Linkage; heights are the square root of twice the growth in scatter, as SciPy's.
+    """
+    m = len(sizes)
+    out = np.empty((m - 1, 4))
+    position, mass = np.asarray(centroids, float).copy(), np.asarray(sizes, float).copy()
+    label = np.arange(m)
+    squared = np.square(position[:, None] - position[None]).sum(-1)
+    cost = squared * np.outer(mass, mass) / (mass[:, None] + mass[None])
+    np.fill_diagonal(cost, np.inf)
+    for step in range(m - 1):
+        i, j = sorted(np.unravel_index(cost.argmin(), cost.shape))
+        out[step] = (*sorted((label[i], label[j])), np.sqrt(2.0 * cost[i, j]), mass[i] + mass[j])
+        position[i] = (mass[i] * position[i] + mass[j] * position[j]) / (mass[i] + mass[j])
+        mass[i], label[i] = mass[i] + mass[j], m + step
+        squared_i = np.square(position - position[i]).sum(1)
+        cost[i] = cost[:, i] = np.where(np.isinf(cost[i]), np.inf, squared_i * mass * mass[i] / (mass + mass[i]))
+        cost[i, i] = np.inf
+        cost[j] = cost[:, j] = np.inf
+    return out
+
+
+def heap_layout(linkage: Linkage, depth: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Lay a linkage out as a binary heap; the heavier child comes first.
+
+    Parameters
+    ----------
+    linkage
+        SciPy linkage of m groups, (m - 1, 4).
+    depth
+        Number of levels below the root. What would lie deeper is collapsed into one leaf.
+
+    Returns
+    -------
+    The heap index of the leaf of each group, (m,), and the height of each heap node, (2^(depth + 1) - 1,).
+    """
+    m = len(linkage) + 1
+    mass = np.concatenate([np.ones(m), linkage[:, 3]])
+    slot = np.empty(2 * m - 1, dtype=np.int64)
+    heights = np.zeros(2 ** (depth + 1) - 1)
+    slot[-1] = 0
+    # parents come after their children in a linkage, so one pass from the end meets each parent first
+    for row in range(m - 2, -1, -1):
+        here = slot[m + row]
+        pair = linkage[row, :2].astype(np.int64)
+        if here >= 2**depth - 1 or (here < 0):
+            slot[pair] = -here - 1 if here >= 0 else here
+            continue
+        heights[here] = linkage[row, 2]
+        first, second = pair if mass[pair[0]] >= mass[pair[1]] else pair[::-1]
+        slot[first], slot[second] = 2 * here + 1, 2 * here + 2
+    # collapsed groups carry the negative of their leaf
+    leaf = slot[:m]
+    return np.where(leaf < 0, -leaf - 1, leaf), heights

@@ -1,0 +1,34 @@
+"""Names to positions, a whole column of cells at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from hdtree_sc._errors import listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+
+def find(lookup: pd.Index, names: Iterable[str]) -> NDArray[np.int64]:
+    """``(m,)``: position in `lookup` of each of ``m`` names; a KeyError names those that are not there."""
+    values = names.array if isinstance(names, pd.Series | pd.Index) else names
+    if isinstance(values, pd.Categorical):
+        # one look-up a category, not one a cell; the extra row at the end takes code -1, a missing name
+        of_category = np.append(lookup.get_indexer(values.categories.astype(object)), -1)
+        found = of_category[values.codes]
+    else:
+        listed = values if isinstance(values, Sequence | np.ndarray) else list(values)
+        values = np.asarray(listed, dtype=object).ravel()
+        found = lookup.get_indexer(values)
+    if (found < 0).any():
+        missing = pd.unique(np.asarray(values, dtype=object)[found < 0])
+        msg = f"names: no such node: {listing(missing)}. The tree's nodes are {listing(lookup, 30)}."
+        raise KeyError(msg)
+    return found.astype(np.int64, copy=False)
