@@ -1,0 +1,220 @@
+"""The tree, or the lineage graph between its leaves, over the cells on an embedding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from hdtree_sc.pl import _cells, _draw, _layout, _style
+from hdtree_sc.pl._scatter import CellMap
+from hdtree_sc.pl._tree import TreeData, shares, tree_data
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from numpy.typing import NDArray
+
+
+def tree_on_embedding(
+    adata: AnnData,
+    *,
+    key: str = "hdtree",
+    basis: str | None = None,
+    color: str | None = None,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    palette: _style.Palette | None = None,
+    cmap: str | Colormap | None = None,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    edges: Literal["tree", "graph"] | None = "tree",
+    max_leaves: int | None = None,
+    min_cells: int | None = None,
+    node_size: float = 16.0,
+    show_labels: bool = False,
+    size: float | None = None,
+    alpha: float | None = None,
+    legend_loc: str | None = "right margin",
+    legend_fontsize: float | None = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes | None:
+    """Draw the cells on a map with the tree, or the lineage graph, over them.
+
+    A leaf lies at the medoid of its cells, a node above (small) at the mean of its children weighted by cells.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after ``hdtree_sc.tl.tree``. Only ``uns["<color>_colors"]`` may be set, as in scanpy.
+    key
+        The tree's key.
+    basis
+        ``"umap"`` or ``"X_umap"``; default: the model's own map ``X_<key>_2d``.
+    color
+        Column of ``obs`` or gene for cells and nodes (pies or means); ``None``: the big branches of the tree.
+    layer
+        Layer to read the gene from.
+    use_raw
+        Read the gene from ``adata.raw``; default: where it is there and no layer is named.
+    palette
+        Colours of the categories, see `tree`.
+    cmap
+        Colour map for numbers.
+    vmin, vmax
+        Ends of the colour scale; default: the smallest and largest value of a cell.
+    edges
+        ``"tree"``: parents to children; ``"graph"``: the neighbour edges between leaves that
+        ``hdtree_sc.tl.lineage_graph`` found, wider where leaves are closer, bridges dashed; ``None``: nodes only.
+    max_leaves, min_cells
+        Cut the tree for this plot, see `tree`.
+    node_size
+        Diameter of the largest leaf in points.
+    show_labels
+        Whether the leaves are named on the map.
+    size
+        Area of a cell in points squared; default: by the number of cells.
+    alpha
+        Opacity of the cells; default 0.6, so that the tree stands out.
+    legend_loc
+        ``"right margin"``, ``"on data"``, a place inside the Axes that matplotlib knows, or ``None``.
+    legend_fontsize
+        Points.
+    title
+        Default: `color`.
+    figsize
+        Inches.
+    ax
+        Axes to draw on; a figure made with ``layout="constrained"`` makes room for the legends.
+    show
+        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
+
+    Returns
+    -------
+    The Axes where ``show=False`` or `ax` is given, else ``None``.
+
+    Raises
+    ------
+    KeyError
+        There is no such tree, graph, `color`, `basis` or `layer`; the message lists what there is.
+    ValueError
+        `edges` is none of those named above, or the embedding has one column only.
+    """
+    if edges not in ("tree", "graph", None):
+        msg = f"edges={edges!r} is not one of 'tree', 'graph', None."
+        raise ValueError(msg)
+    data = tree_data(adata, key=key, max_leaves=max_leaves, min_cells=min_cells)
+    xy, name = _cells.embedding(adata, basis, key=key)
+    values = branch_values(data) if color is None else _cells.cell_values(adata, color, layer=layer, use_raw=use_raw)
+    graph = graph_edges(adata, data, key=key) if edges == "graph" else None
+    colors = _style.category_colors(adata, values, palette) if values.is_categorical else []
+    cmap = _style.get_cmap(cmap)
+    shown = _style.new_axes(ax, figsize, (6.4, 4.6))
+    cells = CellMap(shown, xy, name, size=size, alpha=0.6 if alpha is None else alpha, legend_fontsize=legend_fontsize)
+    text = title if title is not None else (_style.wrap(color, 40) if color else "")
+    shown.set_title(text, fontsize=1.2 * cells.side.fontsize)
+    where = _cells.node_positions(data.tree, data.node, xy)
+    is_leaf = data.tree.is_leaf_mask & np.isfinite(where).all(axis=1)
+
+    if graph is not None:
+        _draw_graph(shown, graph, where)
+    elif edges == "tree":
+        _draw_tree(shown, data, where)
+    _style.settle(shown)
+    node_size *= min(1.0, 0.35 + min(_style.axes_inches(shown)) / 5)
+    diameters = node_size * (data.n_cells[is_leaf] / max(data.n_cells[is_leaf].max(initial=1), 1)) ** 0.25
+    if values.is_categorical:
+        cells.categories(values, colors, legend_loc=legend_loc, title="Branch" if color is None else None)
+        _draw.pies(shown, where[is_leaf], shares(data, values)[is_leaf], [*colors, _style.MISSING], diameters)
+    else:
+        scale = cells.numbers(values, cmap=cmap, vmin=vmin, vmax=vmax)
+        means = _cells.node_means(data.tree, data.node, values)[is_leaf]
+        _draw.heat_discs(shown, where[is_leaf], means, diameters, cmap=scale.get_cmap(), norm=scale.norm)
+    _mark_root(shown, where, node_size / 2)
+    if show_labels:
+        _style.settle(shown)
+        cells.write_names(where[is_leaf], np.asarray(data.tree.nodes)[is_leaf], lift=node_size / 2 + 2)
+    return _style.finish(shown, given=ax is not None, show=show)
+
+
+def branch_values(data: TreeData) -> _cells.CellValues:
+    """Big branch of each cell, as categories named by the branch's node."""
+    heads, branch = _layout.clades(data.tree)
+    return _cells.CellValues("branch", np.append(branch, -1)[data.node], tuple(heads))
+
+
+def graph_edges(adata: AnnData, data: TreeData, *, key: str) -> pd.DataFrame:
+    """Edges of the lineage graph between the drawn leaves: ``source``, ``target`` (node numbers), ``kind``, ``weight``.
+
+    Of the edges that a cut has brought between the same two nodes, the shortest stays.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    data
+        The drawn tree.
+    key
+        The tree's key.
+
+    Raises
+    ------
+    KeyError
+        There is no lineage graph.
+    """
+    stored: dict[str, Any] = adata.uns[key]
+    if "graph" not in stored:
+        msg = f"adata.uns[{key!r}] has no 'graph': run hdtree_sc.tl.lineage_graph(adata, key={key!r}) first."
+        raise KeyError(msg)
+    graph: pd.DataFrame = stored["graph"]
+    graph = graph[graph["kind"].astype(str).isin(["knn", "bridge"])]
+    full = _cells.stored_tree(adata, key)
+    ends = [data.tree.index(data.tree.project(graph[end].astype(str), within=full)) for end in ("source", "target")]
+    pair = np.sort(np.stack(ends, axis=1), axis=1).reshape(-1, 2)
+    table = pd.DataFrame(
+        {
+            "source": pair[:, 0],
+            "target": pair[:, 1],
+            "kind": graph["kind"].astype(str).to_numpy(),
+            "weight": graph["weight"].to_numpy(dtype=float),
+        }
+    )
+    table = table[table["source"] != table["target"]].sort_values("weight", kind="stable")
+    return table.drop_duplicates(["source", "target"]).reset_index(drop=True)
+
+
+def _draw_tree(ax: Axes, data: TreeData, where: NDArray) -> None:
+    child = np.arange(1, len(data.tree))
+    child = child[np.isfinite(where[child]).all(axis=1)]
+    segments = np.stack([where[data.tree.parents[child]], where[child]], axis=1)
+    widths = _draw.edge_widths(data.n_cells[child], thin=0.8, thick=3.0)
+    made = _draw.edges(ax, segments, widths, _style.muted(ax, 0.85))
+    made.set_path_effects(_style.halo(ax, 4.5))
+    inner = ~data.tree.is_leaf_mask & np.isfinite(where).all(axis=1)
+    ax.scatter(*where[inner].T, s=14, c=_style.paper(ax), edgecolors=_style.ink(), linewidths=0.9, zorder=3)
+
+
+def _draw_graph(ax: Axes, graph: pd.DataFrame, where: NDArray) -> None:
+    segments = where[graph[["source", "target"]].to_numpy()]
+    seen = np.isfinite(segments).all(axis=(1, 2))
+    weight = graph["weight"].to_numpy()
+    near = weight.min(initial=np.inf) / np.maximum(weight, 1e-12)
+    for kind, style in (("knn", "solid"), ("bridge", (0, (3, 2)))):
+        chosen = seen & (graph["kind"] == kind).to_numpy()
+        if chosen.any():
+            made = _draw.edges(ax, segments[chosen], 0.6 + 2.6 * near[chosen], _style.muted(ax, 0.85))
+            made.set_linestyle(style)
+            if kind == "knn":
+                made.set_path_effects(_style.halo(ax, 4.0))
+
+
+def _mark_root(ax: Axes, where: NDArray, size: float) -> None:
+    if len(where) > 1 and np.isfinite(where[0]).all():
+        ax.scatter(
+            *where[0], s=size**2, marker="D", c=_style.ink(), edgecolors=_style.paper(ax), linewidths=1, zorder=5
+        )
