@@ -204,13 +204,14 @@ def _draw_graph(ax: Axes, graph: pd.DataFrame, where: NDArray) -> None:
     seen = np.isfinite(segments).all(axis=(1, 2))
     weight = graph["weight"].to_numpy()
     near = weight.min(initial=np.inf) / np.maximum(weight, 1e-12)
+    # A graph of many long edges is a mesh: what is far joins faintly, what is near stands on top.
+    opacity = np.clip(1.6 * near, 0.1, 0.95) if len(graph) > 2 * len(where) else np.full(len(graph), 0.95)
     for kind, style in (("knn", "solid"), ("bridge", (0, (3, 2)))):
-        chosen = seen & (graph["kind"] == kind).to_numpy()
-        if chosen.any():
+        chosen = np.flatnonzero(seen & (graph["kind"] == kind).to_numpy())[::-1]
+        if len(chosen):
             made = _draw.edges(ax, segments[chosen], 0.6 + 2.6 * near[chosen], _style.muted(ax, 0.85))
             made.set_linestyle(style)
-            if kind == "knn":
-                made.set_path_effects(_style.halo(ax, 4.0))
+            made.set_alpha(1.0 if kind == "bridge" else opacity[chosen])
 
 
 def _mark_root(ax: Axes, where: NDArray, size: float) -> None:

@@ -85,7 +85,7 @@ def lineage_path(
     legend_fontsize
         Points.
     title
-        Default: the two ends of the path.
+        Default: the two ends of the path, as they were named when it was searched for.
     figsize
         Inches.
     ax
@@ -126,8 +126,8 @@ def lineage_path(
     cmap = _style.get_cmap(cmap)
     shown = _style.new_axes(ax, figsize, (6.6, 5.6))
     cells = CellMap(shown, xy, name, size=size, alpha=alpha, legend_fontsize=legend_fontsize)
-    ends = (_style.shorten(str(table["node"].iloc[i]), 22) for i in (0, -1))
-    shown.set_title(" → ".join(ends) if title is None else title, fontsize=1.2 * cells.side.fontsize)
+    text = path_title(adata, path, table, key=key) if title is None else title
+    shown.set_title(text, fontsize=1.2 * cells.side.fontsize)
     cells.plain()
     if values.is_categorical:
         named = _present(data, values, steps)
@@ -166,17 +166,34 @@ def path_table(adata: AnnData, path: str | pd.DataFrame | None, *, key: str) -> 
         if not paths:
             msg = f"adata.uns[{key!r}] has no 'paths': run hdtree_sc.tl.lineage_path(adata, source, target) first."
             raise KeyError(msg)
-        name = str(stored.get("last_path", next(reversed(paths)))) if path is None else path
-        # Slashes cannot be part of a key in a file, so names are kept without.
-        table = paths.get(name, paths.get(name.replace("/", "|")))
-        if table is None:
-            msg = f"path={name!r} is not in adata.uns[{key!r}]['paths']. Paths: {listing(paths)}."
+        name = _path_name(stored, path)
+        if name not in paths:
+            msg = f"path={path!r} is not in adata.uns[{key!r}]['paths']. Paths: {listing(paths)}."
             raise KeyError(msg)
+        table = paths[name]
     if "node" not in table or len(table) == 0:
         msg = "path: the table has to have a column 'node' and at least one row."
         raise ValueError(msg)
     table = table.sort_values("order", kind="stable") if "order" in table else table
     return table.assign(node=table["node"].astype(str)).reset_index(drop=True)
+
+
+def _path_name(stored: dict[str, Any], path: str | None) -> str:
+    """Key of a path among the stored ones; of the newest without a name."""
+    paths = stored["paths"]
+    if path is None:
+        return str(stored.get("last_path", next(reversed(paths))))
+    # Slashes cannot be part of a key in a file, so names are kept without.
+    return path if path in paths else path.replace("/", "|")
+
+
+def path_title(adata: AnnData, path: str | pd.DataFrame | None, table: pd.DataFrame, *, key: str) -> str:
+    """The two ends of a path: of a stored one as its name has them, of a table its first and last node."""
+    ends = [str(table["node"].iloc[i]) for i in (0, -1)]
+    if not isinstance(path, pd.DataFrame):
+        named = _path_name(adata.uns[key], path).split(" -> ")
+        ends = named if len(named) == 2 else ends
+    return " → ".join(_style.shorten(end, 22) for end in ends)
 
 
 def step_of_cell(data: TreeData, steps: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -74,7 +74,7 @@ def training(
     model
         A trained model of this package or of scvi-tools, or its ``history``.
     keys
-        Components to draw, for example ``["loss", "elbo"]``; default: all.
+        Components to draw, for example ``["loss", "elbo"]``; default: all that are not zero throughout.
     log
         Whether the values are on a logarithmic axis, where all are positive.
     ncols
@@ -106,7 +106,8 @@ def training(
     if not curves:
         msg = "model.history is empty: run model.train() first."
         raise ValueError(msg)
-    chosen = [keys] if isinstance(keys, str) else list(curves) if keys is None else list(keys)
+    moved = [name for name, splits in curves.items() if any((values != 0).any() for values in splits.values())]
+    chosen = [keys] if isinstance(keys, str) else (moved or list(curves)) if keys is None else list(keys)
     unknown = [name for name in chosen if name not in curves]
     if unknown or not chosen:
         msg = f"keys: {listing(unknown)} not in the history. Components: {listing(curves, 30)}."

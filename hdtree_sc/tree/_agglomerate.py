@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Linkage = NDArray[np.float64]
-"""SciPy's linkage matrix: (n - 1, 4) rows of two nodes, height, number of cells."""
+"""SciPy's linkage matrix of m groups: (m - 1, 4) rows of two nodes, height, number of groups."""
 
 
 def link_counts(neighbors: NDArray[np.integer], group: NDArray[np.integer], n_groups: int) -> NDArray[np.float64]:
@@ -31,16 +31,7 @@ def link_counts(neighbors: NDArray[np.integer], group: NDArray[np.integer], n_gr
     return counts + counts.T
 
 
-def observed_over_expected(links: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Links between groups over what their degrees alone would give; the diagonal is kept."""
-    degree = links.sum(1)
-    expected = np.outer(degree, degree) / max(degree.sum(), 1.0)
-    return np.divide(links, expected, out=np.zeros_like(links), where=expected > 0)
-
-
-def link_linkage(
-    links: NDArray[np.float64], centroids: NDArray[np.floating], sizes: NDArray[np.floating]
-) -> Linkage:
+def link_linkage(links: NDArray[np.float64], centroids: NDArray[np.floating]) -> Linkage:
     """Merge the pair of groups with the most links for their degrees, again and again.
 
     Average linkage on observed over expected links: it follows where cells are dense, so a group may be of any shape,
@@ -53,16 +44,14 @@ def link_linkage(
         Symmetric link counts, (m, m).
     centroids
         Positions of the groups, (m, d).
-    sizes
-        Cells of each group, (m,).
 
     Returns
     -------
     Linkage with non-decreasing heights ``log(1 + 1 / ratio)``.
     """
-    m = len(sizes)
+    m = len(links)
     out = np.empty((m - 1, 4))
-    degree, mass, label = np.maximum(links.sum(1), 1.0), np.asarray(sizes, float).copy(), np.arange(m)
+    degree, n_groups, label = np.maximum(links.sum(1), 1.0), np.ones(m), np.arange(m)
     total = degree.sum()
     distance = np.sqrt(np.square(centroids[:, None] - centroids[None]).sum(-1))
     kernel = np.exp(-distance / max(float(np.median(distance)), 1e-12))
@@ -71,17 +60,17 @@ def link_linkage(
     np.fill_diagonal(ratio, -np.inf)
     for step in range(m - 1):
         i, j = sorted(np.unravel_index(ratio.argmax(), ratio.shape))
-        out[step] = (*sorted((label[i], label[j])), np.log1p(1.0 / ratio[i, j]), mass[i] + mass[j])
+        out[step] = (*sorted((label[i], label[j])), np.log1p(1.0 / ratio[i, j]), n_groups[i] + n_groups[j])
         weight[i] += weight[j]
         weight[:, i] = weight[i]
-        degree[i], mass[i], label[i] = degree[i] + degree[j], mass[i] + mass[j], m + step
+        degree[i], n_groups[i], label[i] = degree[i] + degree[j], out[step, 3], m + step
         # merged rows stay at -inf for good
         ratio[i] = ratio[:, i] = np.where(np.isinf(ratio[i]), -np.inf, weight[i] * total / (degree[i] * degree))
         ratio[j] = ratio[:, j] = -np.inf
     return out
 
 
-def ward_linkage(centroids: NDArray[np.floating], sizes: NDArray[np.floating]) -> Linkage:
+def ward_linkage(centroids: NDArray[np.floating], sizes: NDArray[np.number]) -> Linkage:
     """Ward's minimum variance linkage of groups that hold different numbers of cells.
 
     Parameters
@@ -98,15 +87,15 @@ def ward_linkage(centroids: NDArray[np.floating], sizes: NDArray[np.floating]) -
     m = len(sizes)
     out = np.empty((m - 1, 4))
     position, mass = np.asarray(centroids, float).copy(), np.asarray(sizes, float).copy()
-    label = np.arange(m)
+    n_groups, label = np.ones(m), np.arange(m)
     squared = np.square(position[:, None] - position[None]).sum(-1)
     cost = squared * np.outer(mass, mass) / (mass[:, None] + mass[None])
     np.fill_diagonal(cost, np.inf)
     for step in range(m - 1):
         i, j = sorted(np.unravel_index(cost.argmin(), cost.shape))
-        out[step] = (*sorted((label[i], label[j])), np.sqrt(2.0 * cost[i, j]), mass[i] + mass[j])
+        out[step] = (*sorted((label[i], label[j])), np.sqrt(2.0 * cost[i, j]), n_groups[i] + n_groups[j])
         position[i] = (mass[i] * position[i] + mass[j] * position[j]) / (mass[i] + mass[j])
-        mass[i], label[i] = mass[i] + mass[j], m + step
+        mass[i], n_groups[i], label[i] = mass[i] + mass[j], out[step, 3], m + step
         squared_i = np.square(position - position[i]).sum(1)
         cost[i] = cost[:, i] = np.where(np.isinf(cost[i]), np.inf, squared_i * mass * mass[i] / (mass + mass[i]))
         cost[i, i] = np.inf
@@ -114,7 +103,9 @@ def ward_linkage(centroids: NDArray[np.floating], sizes: NDArray[np.floating]) -
     return out
 
 
-def heap_layout(linkage: Linkage, depth: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def heap_layout(
+    linkage: Linkage, depth: int, sizes: NDArray[np.number]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Lay a linkage out as a binary heap; the heavier child comes first.
 
     Parameters
@@ -123,13 +114,17 @@ def heap_layout(linkage: Linkage, depth: int) -> tuple[NDArray[np.int64], NDArra
         SciPy linkage of m groups, (m - 1, 4).
     depth
         Number of levels below the root. What would lie deeper is collapsed into one leaf.
+    sizes
+        Cells of each group, (m,).
 
     Returns
     -------
     The heap index of the leaf of each group, (m,), and the height of each heap node, (2^(depth + 1) - 1,).
     """
     m = len(linkage) + 1
-    mass = np.concatenate([np.ones(m), linkage[:, 3]])
+    mass = np.concatenate([np.asarray(sizes, float), np.zeros(m - 1)])
+    for row in range(m - 1):
+        mass[m + row] = mass[linkage[row, :2].astype(np.int64)].sum()
     slot = np.empty(2 * m - 1, dtype=np.int64)
     heights = np.zeros(2 ** (depth + 1) - 1)
     slot[-1] = 0

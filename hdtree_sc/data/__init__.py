@@ -1,0 +1,1 @@
+"""Neighbour graph and minibatches of neighbour pairs."""

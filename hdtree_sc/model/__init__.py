@@ -1,0 +1,5 @@
+"""The models: learn a tree of cells from an AnnData."""
+
+from hdtree_sc.model._hdtree import HDTree
+
+__all__ = ["HDTree"]

@@ -1,0 +1,149 @@
+"""New cells on an existing tree."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from hdtree_sc.model._validation import values_of
+
+if TYPE_CHECKING:
+    from typing import Self
+
+logger = logging.getLogger("hdtree_sc")
+
+UNKNOWN = "unknown"
+"""Category of query cells whose batch, label or covariate is not known."""
+
+
+class QueryMixin:
+    """Align other AnnData to a trained model, without touching them.
+
+    Whatever AnnData a getter is given, a copy with the model's genes in the model's order is registered in its place;
+    genes that are missing are filled with zeros, and columns that are missing count as unknown.
+    """
+
+    @classmethod
+    def load_query_data(cls, adata: AnnData, reference_model: Self | str, **load_kwargs: Any) -> Self:
+        """A model of the same tree over new cells, without retraining.
+
+        Parameters
+        ----------
+        adata
+            New cells. Genes are matched by name; ``obs`` columns that it lacks (batch, labels, time, covariates)
+            and categories that training did not know count as unknown. Not changed.
+        reference_model
+            A trained model, or the folder of a saved one.
+        **load_kwargs
+            Keyword arguments of ``load`` when a folder is given.
+
+        Returns
+        -------
+        A trained model whose getters default to ``adata``; pass it to :func:`hdtree_sc.tl.tree` with ``adata``.
+
+        Raises
+        ------
+        ValueError
+            If not one gene is shared.
+        RuntimeError
+            If the reference was not trained.
+        """
+        reference = reference_model
+        if not isinstance(reference, cls):
+            reference = cls.load(reference_model, adata=load_kwargs.pop("adata", False), **load_kwargs)  # type: ignore[attr-defined]
+        reference._require_trained("load_query_data")
+        model = copy.copy(reference)
+        model.id = str(uuid4())
+        model.module = copy.deepcopy(reference.module)
+        model._use(adata, reference._register_aligned(adata))
+        return model
+
+    def _use(self, source: AnnData, manager: Any) -> None:
+        self._adata = manager.adata
+        self._adata_manager = manager
+        self._register_manager_for_instance(manager)  # type: ignore[attr-defined]
+        self._query_source = weakref.ref(source)
+
+    def _register_aligned(self, adata: AnnData) -> Any:
+        """Register an aligned copy of cells under this model's setup and return its manager."""
+        cls = type(self)
+        registry = self.registry  # type: ignore[attr-defined]
+        aligned = self._align(adata, registry["setup_args"])
+        cls.setup_anndata(  # type: ignore[attr-defined]
+            aligned, source_registry=registry, extend_categories=True, **registry["setup_args"]
+        )
+        return cls._get_most_recent_anndata_manager(aligned, required=True)  # type: ignore[attr-defined]
+
+    def _align(self, adata: AnnData, setup: dict[str, Any]) -> AnnData:
+        genes = pd.Index(self.get_var_names())  # type: ignore[attr-defined]
+        column = adata.var_names.get_indexer(genes)
+        found = column >= 0
+        if not found.any():
+            msg = (
+                f"adata shares none of the model's {len(genes)} genes (the model has {', '.join(genes[:3])}, ...; "
+                f"adata has {', '.join(adata.var_names[:3])}, ...): both need the same kind of gene name in var_names."
+            )
+            raise ValueError(msg)
+        if not found.all():
+            logger.warning(
+                "%d of the model's %d genes are not in the query and count as zero.", (~found).sum(), len(genes)
+            )
+        layer = setup.get("layer")
+        # cells that a model generated hold their values in X
+        layer = layer if layer in adata.layers else None
+        values = values_of(adata, layer)
+        if not np.array_equal(column, np.arange(adata.n_vars)):
+            values = values[:, column[found]]
+            if not found.all():
+                pick = sparse.csr_matrix(
+                    (np.ones(found.sum(), values.dtype), (np.arange(found.sum()), np.flatnonzero(found))),
+                    shape=(int(found.sum()), len(genes)),
+                )
+                values = sparse.csr_matrix(values) @ pick
+        out = AnnData(values, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=genes))
+        if setup.get("layer") is not None:
+            out.layers[setup["layer"]] = out.X
+        categorical = [
+            setup.get("batch_key"),
+            setup.get("labels_key"),
+            *(setup.get("categorical_covariate_keys") or []),
+        ]
+        for key in filter(None, categorical):
+            known = adata.obs[key].astype(object) if key in adata.obs else pd.Series(UNKNOWN, index=adata.obs_names)
+            out.obs[key] = known.where(known.notna(), UNKNOWN).astype(str).astype("category")
+        numerical = [
+            setup.get("time_key"),
+            setup.get("size_factor_key"),
+            *(setup.get("continuous_covariate_keys") or []),
+        ]
+        for key in filter(None, numerical):
+            if key in adata.obs:
+                out.obs[key] = adata.obs[key]
+            elif key == setup.get("time_key"):
+                out.obs[key] = np.nan
+            else:
+                msg = f"adata.obs has no column {key!r}, which the model was set up with as a number of each cell."
+                raise KeyError(msg)
+        return out
+
+    def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:  # noqa: FBT001, FBT002
+        """The registered AnnData behind ``adata``: itself, or an aligned copy; the user's is never written to."""
+        source = getattr(self, "_query_source", None)
+        if adata is None or (source is not None and source() is adata):
+            adata = self.adata  # type: ignore[attr-defined]
+        if adata is None:
+            msg = "adata: the model was loaded without data, so name the cells (adata=)."
+            raise ValueError(msg)
+        if self.get_anndata_manager(adata) is None:  # type: ignore[attr-defined]
+            manager = self._register_aligned(adata)
+            self._register_manager_for_instance(manager)  # type: ignore[attr-defined]
+            return manager.adata
+        return super()._validate_anndata(adata, copy_if_view=copy_if_view)  # type: ignore[misc]

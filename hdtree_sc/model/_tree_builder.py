@@ -1,0 +1,140 @@
+"""The tree that a model ends up with, from the latents of its training cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+
+from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.tree._agglomerate import heap_layout, link_counts, link_linkage, ward_linkage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hdtree_sc.nn import TreeCodebook
+
+TreeBuilder = Literal["links", "ward", "bisecting"]
+BUILDERS: tuple[str, ...] = ("links", "ward", "bisecting")
+
+LINK_CELLS = 20_000
+"""Links between groups are counted on at most this many cells."""
+
+
+def build_tree(
+    codebook: TreeCodebook,
+    latent: NDArray[np.float32],
+    *,
+    builder: TreeBuilder,
+    max_leaves: int,
+    min_cells: int,
+    n_neighbors: int = 15,
+    seed: int = 0,
+) -> None:
+    """Write the final tree into the codebook.
+
+    The leaves that the codebook learned are micro-codes. ``"bisecting"`` keeps the tree it learned them in, top-down.
+    The other two settle the micro-codes by k-means over all cells and merge them bottom-up, since a wrong cut near the
+    root cannot be undone below.
+
+    Parameters
+    ----------
+    codebook
+        Codebook to write into; started here if training never reached it.
+    latent
+        Latents of the training cells, (n, d).
+    builder
+        ``"links"``: average linkage on observed over expected nearest-neighbour links. ``"ward"``: size-weighted Ward.
+        ``"bisecting"``: the codebook's own tree.
+    max_leaves
+        Largest number of leaves.
+    min_cells
+        Smallest number of training cells of a leaf.
+    n_neighbors
+        Number of neighbours that links are counted over.
+    seed
+        Seed of the approximate neighbour search and of k-means.
+    """
+    device = codebook.codes.device
+    z = torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    started = bool(codebook.initialised) and bool(codebook.greedy)
+    if not started or int(codebook.is_leaf().sum()) > max_leaves:
+        codebook.initialise(z, max_leaves=max_leaves, min_cells=min_cells, generator=generator)
+    if builder == "bisecting":
+        _keep_own_tree(codebook, z, min_cells)
+        return
+    start = codebook.codes[codebook.is_leaf()].cpu().numpy()
+    group = KMeans(len(start), init=start, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
+    group = _drop_small(latent, group, min_cells)
+    sizes = np.bincount(group)
+    centroids = np.stack([np.bincount(group, weights=column) for column in latent.T], 1) / sizes[:, None]
+    if len(sizes) == 1:
+        leaf, heights = np.zeros(1, dtype=np.int64), np.zeros(2 ** (codebook.depth + 1) - 1)
+    else:
+        if builder == "ward":
+            linkage = ward_linkage(centroids, sizes)
+        else:
+            rows = np.arange(0, len(latent), max(1, len(latent) // LINK_CELLS))
+            neighbors, _ = nearest_neighbors(latent[rows], n_neighbors, seed=seed)
+            linkage = link_linkage(link_counts(neighbors, group[rows], len(sizes)), centroids)
+        leaf, heights = heap_layout(linkage, codebook.depth, sizes)
+    _write(codebook, z, torch.from_numpy(leaf[group]).to(device), heights)
+
+
+def _drop_small(latent: NDArray[np.float32], group: NDArray[np.integer], min_cells: int) -> NDArray[np.int64]:
+    """Hand the cells of groups that are too small to the nearest group that is not, and number the groups anew."""
+    sizes = np.bincount(group)
+    kept = np.flatnonzero(sizes >= min(min_cells, sizes.max()))
+    centroids = np.stack([latent[group == k].mean(0) for k in kept])
+    number = np.full(len(sizes), -1, dtype=np.int64)
+    number[kept] = np.arange(len(kept))
+    out = number[group]
+    lost = out < 0
+    if lost.any():
+        squared = np.square(latent[lost, None] - centroids[None]).sum(-1)
+        out[lost] = squared.argmin(1)
+    return out
+
+
+def _write(codebook: TreeCodebook, z: torch.Tensor, leaf: torch.Tensor, heights: NDArray[np.float64]) -> None:
+    active = torch.zeros_like(codebook.active)
+    active[0] = True
+    path = codebook.paths(leaf.unique())
+    active[path[path >= 0]] = True
+    codebook.set_tree(active, torch.from_numpy(heights).to(codebook.heights))
+    codebook.set_leaves(z, leaf)
+    # Cells go to the nearest leaf from now on; codes and counts must be those of the cells that do.
+    codebook.set_leaves(z, codebook.assign(z))
+
+
+def _keep_own_tree(codebook: TreeCodebook, z: torch.Tensor, min_cells: int) -> None:
+    codebook.set_leaves(z, codebook.assign(z))
+    # a node whose child holds too few cells is a leaf
+    for level in range(codebook.depth - 1, -1, -1):
+        parents = torch.arange(2**level - 1, 2 ** (level + 1) - 1, device=z.device)
+        small = torch.minimum(codebook.counts[2 * parents + 1], codebook.counts[2 * parents + 2]) < min_cells
+        leaf = codebook.is_leaf()
+        # from the deepest level up, so both children of a node that is dropped here are leaves by now or too big
+        both_end = leaf[2 * parents + 1] & leaf[2 * parents + 2]
+        drop = parents[small & both_end]
+        codebook.active[2 * drop + 1] = False
+        codebook.active[2 * drop + 2] = False
+    codebook.set_leaves(z, codebook.assign(z))
+    _set_ward_heights(codebook)
+
+
+def _set_ward_heights(codebook: TreeCodebook) -> None:
+    """Height of a node: the Ward cost of joining its children, made monotone from the leaves up."""
+    codebook.heights.zero_()
+    for level in range(codebook.depth - 1, -1, -1):
+        parents = torch.arange(2**level - 1, 2 ** (level + 1) - 1, device=codebook.codes.device)
+        parents = parents[codebook.active[2 * parents + 1]]
+        left, right = 2 * parents + 1, 2 * parents + 2
+        a, b = codebook.counts[left], codebook.counts[right]
+        apart = (codebook.codes[left] - codebook.codes[right]).square().sum(1)
+        cost = (2.0 * a * b / (a + b).clamp_min(1e-6) * apart).sqrt()
+        below = torch.maximum(codebook.heights[left], codebook.heights[right])
+        codebook.heights[parents] = torch.maximum(cost, below)

@@ -1,0 +1,286 @@
+"""What every model with a tree answers: latent, tree, paths and probabilities."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hdtree_sc._keys import ROOT
+from hdtree_sc.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from hdtree_sc.nn import TreeCodebook
+
+    Rows: TypeAlias = Sequence[int] | NDArray[np.integer] | None
+
+INFERENCE_BATCH = 4096
+
+
+def heap_names(nodes: NDArray[np.integer]) -> list[str]:
+    """Names of heap nodes: the child numbers from the root down, joined by dots."""
+    # In binary, heap index + 1 is a one followed by the turns taken.
+    return [".".join(bin(int(node) + 1)[3:]) or ROOT for node in nodes]
+
+
+class TreeMixin:
+    """Getters on the codebook of a trained model.
+
+    They return arrays and tables and never write into an AnnData; :func:`hdtree_sc.tl.tree` does.
+    """
+
+    def _require_trained(self, what: str) -> None:
+        if not self.is_trained_:  # type: ignore[attr-defined]
+            msg = f"{what} needs a trained model: call {type(self).__name__}.train() first."
+            raise RuntimeError(msg)
+
+    @property
+    def _codebook(self) -> TreeCodebook:
+        return self.module.codebook  # type: ignore[attr-defined]
+
+    def _batches(
+        self,
+        adata: AnnData | None,
+        indices: Rows,
+        batch_size: int | None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None,
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        if dataloader is None:
+            adata = self._validate_anndata(adata)  # type: ignore[attr-defined]
+            dataloader = self._make_data_loader(  # type: ignore[attr-defined]
+                adata=adata, indices=indices, batch_size=batch_size or INFERENCE_BATCH
+            )
+        for tensors in dataloader:
+            yield {key: value.to(self.module.device) for key, value in tensors.items()}  # type: ignore[attr-defined]
+
+    @torch.inference_mode()
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> NDArray[np.float32]:
+        """Latent of each cell.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+        dataloader
+            Minibatches to use in place of ``adata``.
+
+        Returns
+        -------
+        float32 array (n_cells, n_latent).
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        self._require_trained("get_latent")
+        module = self.module  # type: ignore[attr-defined]
+        parts = [
+            module.inference(**module._get_inference_input(tensors))["z"].float().cpu()
+            for tensors in self._batches(adata, indices, batch_size, dataloader)
+        ]
+        return torch.cat(parts).numpy()
+
+    def get_latent(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> NDArray[np.float32]:
+        """Latent of each cell; the same as :meth:`get_latent_representation`."""
+        return self.get_latent_representation(adata, indices, batch_size, dataloader)
+
+    @torch.inference_mode()
+    def get_map(self, latent: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """2-D map of cells, for plots only: the tree is not built in it.
+
+        Parameters
+        ----------
+        latent
+            Latents, (n_cells, n_latent); those of the training data by default.
+
+        Returns
+        -------
+        float32 array (n_cells, 2).
+        """
+        self._require_trained("get_map")
+        latent = self.get_latent() if latent is None else latent
+        return self._on_latent(latent, self.module.map_head)  # type: ignore[attr-defined]
+
+    @torch.inference_mode()
+    def get_expression_pca(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Principal components of the normalised expression in which training drew its neighbours.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+
+        Returns
+        -------
+        float32 array (n_cells, n_pcs).
+        """
+        self._require_trained("get_expression_pca")
+        return self._expression_pca(self._batches(adata, indices, batch_size, None))
+
+    def _expression_pca(self, batches: Iterator[dict[str, torch.Tensor]]) -> NDArray[np.float32]:
+        module = self.module  # type: ignore[attr-defined]
+        parts = [
+            module.scaler.principal_components(tensors["X"], module._library(tensors)).cpu() for tensors in batches
+        ]
+        return torch.cat(parts).numpy()
+
+    def _on_latent(self, latent: NDArray[np.float32], function: Any) -> NDArray[Any]:
+        device = self.module.device  # type: ignore[attr-defined]
+        parts = [
+            function(torch.from_numpy(latent[start : start + INFERENCE_BATCH]).to(device)).cpu()
+            for start in range(0, len(latent), INFERENCE_BATCH)
+        ]
+        return torch.cat(parts).numpy()
+
+    def get_tree(self) -> Tree:
+        """The tree, with the number of training cells of each node.
+
+        Returns
+        -------
+        :class:`hdtree_sc.Tree`; its ``codebook`` holds the nodes' latents, its heights the dissimilarity at which the
+        children of a node part.
+        """
+        self._require_trained("get_tree")
+        codebook = self._codebook
+        slots = codebook.active.nonzero().squeeze(1).cpu().numpy()
+        names = heap_names(slots)
+        position = np.full(len(codebook.active), -1)
+        position[slots] = np.arange(len(slots))
+        parents = np.where(slots > 0, position[(slots - 1) // 2], -1)
+        return Tree(
+            names,
+            parents.tolist(),
+            heights=codebook.heights[slots].double().cpu().numpy(),
+            n_cells=codebook.counts[slots].round().long().cpu().numpy(),
+            codebook=codebook.codes[slots].cpu().numpy(),
+        )
+
+    def params_of_tree(self) -> dict[str, str | int | float | bool]:
+        """What the tree was made with, as :func:`hdtree_sc.tl.tree` stores it: model, version, setup, options."""
+        options = self.init_params_["non_kwargs"]  # type: ignore[attr-defined]
+        setup = self.registry.get("setup_args", {})  # type: ignore[attr-defined]
+        given = {"model": type(self).__name__, "version": version("hdtree-sc"), **setup, **options}
+        return {name: value for name, value in given.items() if isinstance(value, str | int | float | bool)}
+
+    def _leaf_slots(self, latent: NDArray[np.float32]) -> NDArray[np.int64]:
+        with torch.inference_mode():
+            return self._on_latent(latent, self._codebook.assign)
+
+    def get_tree_paths(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> pd.DataFrame:
+        """Nodes that each cell passes on its way down the tree.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+        dataloader
+            Minibatches to use in place of ``adata``; rows are then numbered.
+
+        Returns
+        -------
+        DataFrame (n_cells, tree_depth) with the columns ``level_1``, ``level_2``, ...: node names as categories,
+        missing below a cell's leaf.
+        """
+        self._require_trained("get_tree_paths")
+        latent = self.get_latent(adata, indices, batch_size, dataloader)
+        paths = self._codebook.paths(torch.from_numpy(self._leaf_slots(latent)).to(self._codebook.codes.device))
+        slots = self._codebook.active.nonzero().squeeze(1).cpu().numpy()
+        names = pd.Index(heap_names(slots))
+        position = np.full(len(self._codebook.active) + 1, -1)
+        position[slots] = np.arange(len(slots))
+        codes = position[paths.cpu().numpy()]
+        columns = {
+            f"level_{level + 1}": pd.Categorical.from_codes(codes[:, level], categories=names)
+            for level in range(codes.shape[1])
+        }
+        frame = pd.DataFrame(columns, index=self._cell_names(adata, indices, dataloader, len(latent)))
+        return frame.apply(lambda column: column.cat.remove_unused_categories())
+
+    def get_node_probabilities(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> pd.DataFrame:
+        """Soft membership of each cell in each node.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+        dataloader
+            Minibatches to use in place of ``adata``; rows are then numbered.
+
+        Returns
+        -------
+        DataFrame (n_cells, n_nodes) in the order of ``get_tree().nodes``; the root is 1 and children sum to their
+        parent.
+        """
+        self._require_trained("get_node_probabilities")
+        latent = self.get_latent(adata, indices, batch_size, dataloader)
+        nodes = self.get_tree().nodes
+        return pd.DataFrame(
+            self._node_probabilities(latent, nodes),
+            index=self._cell_names(adata, indices, dataloader, len(latent)),
+            columns=list(nodes),
+        )
+
+    @torch.inference_mode()
+    def _node_probabilities(self, latent: NDArray[np.float32], nodes: Sequence[str]) -> NDArray[np.float32]:
+        slots = torch.tensor([int("1" + node.replace(".", ""), 2) - 1 if node != ROOT else 0 for node in nodes])
+        return self._on_latent(latent, lambda z: self._codebook.node_probabilities(z)[:, slots.to(z.device)])
+
+    def _cell_names(self, adata: AnnData | None, indices: Rows, dataloader: Any, n_cells: int) -> pd.Index:
+        if dataloader is not None:
+            return pd.RangeIndex(n_cells)
+        names = (self.adata if adata is None else adata).obs_names  # type: ignore[attr-defined]
+        return names if indices is None else names[np.asarray(indices)]

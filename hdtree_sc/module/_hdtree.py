@@ -1,0 +1,257 @@
+"""The joint objective of HDTree: contrastive encoder, likelihood decoder and tree codebook in one loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.distributions import Normal, ZeroInflatedNegativeBinomial
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+
+from hdtree_sc._keys import POSITIVE
+from hdtree_sc.module._covariates import CovariateVector
+from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
+from hdtree_sc.nn import MLP, Decoder, TreeCodebook, soft_contrastive_loss
+from hdtree_sc.nn._scaler import ExpressionScaler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.distributions import Distribution
+
+    from hdtree_sc.nn._decoder import Likelihood
+
+TIME_KEY = "time"
+"""Registry key of the time of collection."""
+
+
+class HDTreeModule(BaseModuleClass):
+    """Encoder, decoder, tree codebook and a 2-D head for plots, trained together.
+
+    Parameters
+    ----------
+    n_input
+        Number of features.
+    n_batch
+        Number of batches.
+    n_cats_per_cov
+        Number of categories of each further categorical covariate.
+    n_continuous_cov
+        Number of continuous covariates.
+    n_latent
+        Width of the latent.
+    n_hidden
+        Width of the hidden layers.
+    n_layers
+        Number of hidden layers of the encoder.
+    dropout_rate
+        Dropout rate of the encoder.
+    tree_depth
+        Number of tree levels below the root.
+    gene_likelihood
+        ``"nb"``, ``"zinb"``, ``"normal"`` or ``"bernoulli"``.
+    n_pcs
+        Number of principal components in which neighbours are searched.
+    has_time
+        Whether cells carry a time, known for some of them at least.
+    nu
+        Degrees of freedom of the contrastive kernel.
+    exaggeration
+        Attraction of the contrastive loss.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        *,
+        n_batch: int = 1,
+        n_cats_per_cov: Sequence[int] = (),
+        n_continuous_cov: int = 0,
+        n_latent: int = 24,
+        n_hidden: int = 256,
+        n_layers: int = 2,
+        dropout_rate: float = 0.1,
+        tree_depth: int = 10,
+        gene_likelihood: Likelihood = "nb",
+        n_pcs: int = 30,
+        has_time: bool = False,
+        nu: float = 0.2,
+        exaggeration: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.n_latent = n_latent
+        self.gene_likelihood = gene_likelihood
+        self.nu = nu
+        self.exaggeration = exaggeration
+        self.is_count = gene_likelihood in ("nb", "zinb")
+        self.covariates = CovariateVector(n_batch, n_cats_per_cov, n_continuous_cov)
+        n_covariates = self.covariates.width
+        self.scaler = ExpressionScaler(n_input, min(n_pcs, n_input), is_count=self.is_count)
+        self.encoder = MLP(n_input + n_covariates, n_latent, n_hidden=n_hidden, n_layers=n_layers, dropout=dropout_rate)
+        self.decoder = Decoder(
+            n_latent, n_input, n_covariates=n_covariates, likelihood=gene_likelihood, n_hidden=n_hidden
+        )
+        self.codebook = TreeCodebook(n_latent, tree_depth)
+        self.map_head = MLP(n_latent, 2, n_hidden=128, n_layers=2, dropout=0.0)
+        self.time_head = MLP(n_latent, 1, n_hidden=64, n_layers=1, dropout=0.0) if has_time else None
+        # mean and standard deviation of the known times of training cells
+        self.register_buffer("time_moments", torch.tensor([0.0, 1.0]))
+
+    def _library(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> torch.Tensor:
+        size_factor = tensors.get(prefix + REGISTRY_KEYS.SIZE_FACTOR_KEY)
+        if size_factor is not None:
+            return size_factor
+        return tensors[prefix + REGISTRY_KEYS.X_KEY].sum(1, keepdim=True)
+
+    def _encoder_input(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> tuple[torch.Tensor, ...]:
+        library = self._library(tensors, prefix)
+        return self.scaler(tensors[prefix + REGISTRY_KEYS.X_KEY], library), self.covariates(tensors, prefix), library
+
+    def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
+        x, covariates, library = self._encoder_input(tensors)
+        out = {"x": x, "covariates": covariates, "library": library}
+        if POSITIVE + REGISTRY_KEYS.X_KEY in tensors:
+            out["x_positive"], out["covariates_positive"], _ = self._encoder_input(tensors, POSITIVE)
+        return out
+
+    @auto_move_data
+    def inference(
+        self,
+        x: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        x_positive: torch.Tensor | None = None,
+        covariates_positive: torch.Tensor | None = None,
+        n_samples: int = 1,
+    ) -> dict[str, torch.Tensor]:
+        """Latents of cells, and of their positives when there are any.
+
+        The positive is a random point between the cell and its neighbour (the midpoint in evaluation), mixed after
+        normalisation, so that the latent is pulled together along the data and not only at the cells.
+        """
+        if x_positive is None or covariates_positive is None:
+            z = self.encoder(torch.cat([x, covariates], dim=1))
+            if n_samples > 1:
+                # the encoder is deterministic: every draw is the same
+                z, library = z.expand(n_samples, *z.shape), library.expand(n_samples, *library.shape)
+            return {"z": z, "library": library}
+        share = torch.rand(x.shape[0], 1, device=x.device) if self.training else x.new_full((x.shape[0], 1), 0.5)
+        mixed = torch.cat(
+            [share * x + (1 - share) * x_positive, share * covariates + (1 - share) * covariates_positive], 1
+        )
+        z, z_positive = self.encoder(torch.cat([torch.cat([x, covariates], dim=1), mixed])).chunk(2)
+        return {"z": z, "z_positive": z_positive, "library": library}
+
+    def _get_generative_input(
+        self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor], **kwargs: Any
+    ) -> dict[str, Any]:
+        return {
+            "z": inference_outputs["z"],
+            "covariates": self.covariates(tensors),
+            "library": inference_outputs["library"],
+        }
+
+    @auto_move_data
+    def generative(
+        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, transform_batch: int | None = None
+    ) -> dict[str, Distribution]:
+        """Likelihood of the expression given latents.
+
+        Parameters
+        ----------
+        z
+            Latents, (n, n_latent) or (n_samples, n, n_latent).
+        covariates
+            Covariates, (n, width).
+        library
+            Library sizes, (n, 1) or (n_samples, n, 1).
+        transform_batch
+            Batch to pretend for all cells.
+        """
+        if transform_batch is not None and self.covariates.n_batch > 1:
+            covariates = covariates.clone()
+            covariates[:, : self.covariates.n_batch] = 0.0
+            covariates[:, transform_batch] = 1.0
+        if z.ndim > covariates.ndim:
+            covariates = covariates.expand(z.shape[0], *covariates.shape)
+        out = self.decoder(z, covariates, library)
+        if self.gene_likelihood == "nb":
+            return {"px": SparseNegativeBinomial(**out)}
+        if self.gene_likelihood == "zinb":
+            return {"px": ZeroInflatedNegativeBinomial(**out)}
+        if self.gene_likelihood == "normal":
+            return {"px": Normal(out["mu"], out["scale"], normal_mu=out["mu"])}
+        return {"px": NormalizedBernoulli(logits=out["logits"], validate_args=False)}
+
+    def loss(
+        self,
+        tensors: dict[str, torch.Tensor],
+        inference_outputs: dict[str, torch.Tensor],
+        generative_outputs: dict[str, Distribution],
+        *,
+        contrastive_weight: float = 1.0,
+        reconstruction_weight: float = 0.3,
+        commitment_weight: float = 0.5,
+        time_weight: float = 1.0,
+    ) -> LossOutput:
+        """Joint loss of a minibatch of pairs.
+
+        Parameters
+        ----------
+        tensors
+            Minibatch.
+        inference_outputs
+            Of :meth:`inference`.
+        generative_outputs
+            Of :meth:`generative`.
+        contrastive_weight
+            Weight of the soft contrastive loss.
+        reconstruction_weight
+            Weight of the negative log likelihood, in nats per feature.
+        commitment_weight
+            Weight of the share of the latents' scatter that the codebook leaves unexplained, once it exists.
+        time_weight
+            Weight of the squared error of the time that the latent predicts, in standard deviations.
+        """
+        z = inference_outputs["z"]
+        x = tensors[REGISTRY_KEYS.X_KEY]
+        reconstruction = -generative_outputs["px"].log_prob(x).sum(-1)
+        terms = {"reconstruction": reconstruction_weight * reconstruction.mean() / x.shape[1]}
+        z_positive = inference_outputs.get("z_positive")
+        if z_positive is not None:
+            contrast = {"nu": self.nu, "exaggeration": self.exaggeration}
+            terms["contrastive"] = contrastive_weight * soft_contrastive_loss(z, z_positive, **contrast)
+            # The map is for the eye only: its gradient ends at the latent.
+            flat, flat_positive = self.map_head(torch.cat([z, z_positive]).detach()).chunk(2)
+            terms["map"] = soft_contrastive_loss(flat, flat_positive, nu=1.0, exaggeration=0.5)
+        if bool(self.codebook.initialised):
+            terms["commitment"] = commitment_weight * self.codebook.commitment(z, self.codebook.assign(z.detach()))
+        if self.time_head is not None:
+            terms["time"] = time_weight * self._time_loss(self.time_head(z), tensors[TIME_KEY])
+        return LossOutput(
+            loss=torch.stack(list(terms.values())).sum(),
+            reconstruction_loss=reconstruction,
+            n_obs_minibatch=x.shape[0],
+            extra_metrics={name: value.detach() for name, value in terms.items() if name != "reconstruction"},
+        )
+
+    def _time_loss(self, told: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        known = torch.isfinite(time)
+        mean, std = self.time_moments
+        error = told - torch.where(known, (time - mean) / std, torch.zeros_like(time))
+        return (error.square() * known).sum() / known.sum().clamp_min(1)
+
+    @torch.inference_mode()
+    def sample(
+        self, tensors: dict[str, torch.Tensor], n_samples: int = 1, generative_kwargs: dict[str, Any] | None = None
+    ) -> torch.Tensor:
+        """Draw expression from the likelihood at each cell's latent: (n, n_features), or (n, n_features, n_samples)."""
+        _, outputs = self.forward(
+            tensors,
+            inference_kwargs={"n_samples": n_samples},
+            generative_kwargs=generative_kwargs,
+            compute_loss=False,
+        )
+        drawn = outputs["px"].sample()
+        return drawn.permute(1, 2, 0).cpu() if n_samples > 1 else drawn.cpu()

@@ -1,0 +1,256 @@
+"""Cell and node graphs of a tree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spanning_tree
+
+from hdtree_sc._errors import require_obs, require_obsm, require_uns
+from hdtree_sc._keys import Keys
+from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.tree import Tree
+from hdtree_sc.tree._agglomerate import link_counts
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+MIN_LINKS = 1 / 3
+"""Leaves are neighbours from ``MIN_LINKS * k * sqrt(cells / k)`` links on, with the cells of the smaller one.
+
+The border between two leaves grows slower than the leaves do, stray links grow with them: the square root is between.
+"""
+BRIDGE_CELLS = 500
+"""A bridge between parts of the cell graph joins the closest pair among so many cells of each."""
+
+
+def lineage_graph(
+    adata: AnnData, *, key: str = "hdtree", n_neighbors: int = 15, seed: int = 0, copy: bool = False
+) -> AnnData | None:
+    """Join cells, and the leaves of the tree, to their neighbours.
+
+    A latent that was learned by contrast orders cells well within a type and tears development apart between types;
+    expression keeps development whole. So cells are joined to their nearest in both, edges are as long as they are in
+    expression (principal components), and as strong as they are short in the latent. Leaves are joined where enough of
+    their cells are neighbours in expression.
+
+    Parameters
+    ----------
+    adata
+        Cells on a tree, see :func:`hdtree_sc.tl.tree`.
+    key
+        Key of the tree.
+    n_neighbors
+        Neighbours of each cell in each of the two spaces.
+    seed
+        Seed of the approximate neighbour search, used above 30,000 cells.
+    copy
+        Whether to annotate and return a copy.
+
+    Returns
+    -------
+    The annotated copy with ``copy=True``, else None.
+
+    Sets the following fields:
+
+    ``adata.uns["<key>"]["graph"]`` : DataFrame
+        One edge a row: ``source``, ``target`` (nodes), ``kind``, ``weight`` (a cost: longer is farther).
+        ``"knn"``: leaves whose cells are neighbours, as far apart as their mean expression. ``"bridge"``: the
+        shortest edges that join what would fall apart. ``"tree"``: parent and child, half the growth of the largest
+        distance over the graph within them, so that a way over a common ancestor never cuts short a way that cells
+        support. The graph is connected.
+    ``adata.obsp["<key>_distances"]``, ``adata.obsp["<key>_connectivities"]`` : float32 CSR
+        Cell graph, symmetric and connected.
+    ``adata.uns["<key>_neighbors"]`` : dict
+        scanpy's description of it: ``neighbors_key="<key>_neighbors"`` works in scanpy.
+
+    Raises
+    ------
+    KeyError
+        If the tree is missing.
+    ValueError
+        If ``n_neighbors`` is not positive.
+    """
+    keys = Keys(key)
+    run = "hdtree_sc.tl.tree(adata, model)"
+    require_uns(adata, key, run)
+    latent = np.asarray(require_obsm(adata, keys.latent, run))
+    leaf = require_obs(adata, keys.leaf, run)
+    if n_neighbors < 1:
+        msg = f"n_neighbors: {n_neighbors} given, at least 1 wanted."
+        raise ValueError(msg)
+    # a tree from elsewhere may come without expression components
+    expression = np.asarray(adata.obsm[keys.pca]) if keys.pca in adata.obsm else latent
+    shape = Tree.from_adata(adata, key=key)
+
+    neighbors, _ = nearest_neighbors(expression, n_neighbors, seed=seed)
+    distances, connectivities = cell_graph(expression, latent, neighbors, seed=seed)
+    edges = node_graph(shape, shape.index(leaf), expression, neighbors)
+
+    out = adata.copy() if copy else adata
+    out.uns[key]["graph"] = edges
+    out.obsp[keys.distances] = distances
+    out.obsp[keys.connectivities] = connectivities
+    out.uns[keys.neighbors] = {
+        "connectivities_key": keys.connectivities,
+        "distances_key": keys.distances,
+        "params": {"n_neighbors": n_neighbors, "method": "hdtree_sc", "metric": "euclidean", "use_rep": keys.pca},
+    }
+    return out if copy else None
+
+
+def cell_graph(
+    expression: NDArray[np.floating],
+    latent: NDArray[np.floating],
+    neighbors: NDArray[np.integer],
+    *,
+    seed: int = 0,
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Join cells that are neighbours in expression or in the latent.
+
+    Parameters
+    ----------
+    expression
+        Expression components, (n, p).
+    latent
+        Latents, (n, d).
+    neighbors
+        Neighbours in expression, (n, k).
+    seed
+        Seed of the approximate neighbour search.
+
+    Returns
+    -------
+    Distances in expression and connectivities in (0, 1], a Gaussian of the latent distance as wide as each cell's
+    k-th latent neighbour is far. Both symmetric, with the same edges, connected.
+    """
+    n, k = neighbors.shape
+    latent_neighbors, latent_distances = nearest_neighbors(latent, k, seed=seed)
+    source = np.repeat(np.arange(n), 2 * k)
+    target = np.concatenate([neighbors, latent_neighbors], 1).ravel()
+    joined = sparse.coo_matrix((np.ones(len(source), bool), (source, target)), shape=(n, n)).tocsr()
+    joined = joined + joined.T
+    joined = joined + _bridges(joined, expression)
+    edges = joined.tocoo()
+    length = _edge_lengths(expression, edges.row, edges.col)
+    width = np.maximum(latent_distances[:, -1], 1e-12)
+    squared = np.square(_edge_lengths(latent, edges.row, edges.col)) / (width[edges.row] * width[edges.col])
+    strength = np.maximum(np.exp(-squared), 1e-6)
+    shape = (n, n)
+    # identical cells are a hair apart: a stored zero would read as no edge
+    distances = sparse.csr_matrix((np.maximum(length, 1e-6).astype(np.float32), (edges.row, edges.col)), shape=shape)
+    connectivities = sparse.csr_matrix((strength.astype(np.float32), (edges.row, edges.col)), shape=shape)
+    return distances, connectivities
+
+
+def _edge_lengths(
+    points: NDArray[np.floating], source: NDArray[np.integer], target: NDArray[np.integer], block: int = 1_000_000
+) -> NDArray[np.float64]:
+    out = np.empty(len(source))
+    for start in range(0, len(source), block):
+        part = slice(start, start + block)
+        out[part] = np.linalg.norm(points[source[part]] - points[target[part]], axis=1)
+    return out
+
+
+def _bridges(joined: sparse.csr_matrix, points: NDArray[np.floating]) -> sparse.csr_matrix:
+    """Edges that make a cell graph connected: along the shortest tree over the centres of its parts."""
+    n_parts, part = connected_components(joined, directed=False)
+    empty = sparse.csr_matrix(joined.shape, dtype=bool)
+    if n_parts == 1:
+        return empty
+    size = np.bincount(part)
+    centres = np.stack([np.bincount(part, weights=column) for column in points.T], 1) / size[:, None]
+    order = np.argsort(part, kind="stable")
+    members = np.split(order, np.cumsum(size)[:-1])
+    tree = minimum_spanning_tree(sparse.csr_matrix(_pairwise(centres) + 1e-9)).tocoo()
+    pairs = []
+    for a, b in zip(tree.row, tree.col, strict=True):
+        left = _closest(members[a], points, centres[b])
+        right = _closest(members[b], points, centres[a])
+        apart = _pairwise(points[left], points[right])
+        i, j = np.unravel_index(apart.argmin(), apart.shape)
+        pairs.append((left[i], right[j]))
+    rows, columns = np.array(pairs).T
+    one_way = sparse.coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=joined.shape).tocsr()
+    return one_way + one_way.T
+
+
+def _closest(cells: NDArray[np.integer], points: NDArray[np.floating], to: NDArray[np.floating]) -> NDArray[np.integer]:
+    if len(cells) <= BRIDGE_CELLS:
+        return cells
+    return cells[np.argpartition(np.square(points[cells] - to).sum(1), BRIDGE_CELLS)[:BRIDGE_CELLS]]
+
+
+def _pairwise(a: NDArray[np.floating], b: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
+    b = a if b is None else b
+    return np.sqrt(np.square(a[:, None].astype(float) - b[None]).sum(-1))
+
+
+def node_graph(
+    shape: Tree, position: NDArray[np.integer], expression: NDArray[np.floating], neighbors: NDArray[np.integer]
+) -> pd.DataFrame:
+    """Edges between the nodes of a tree.
+
+    Parameters
+    ----------
+    shape
+        The tree.
+    position
+        Position of each cell's leaf in ``shape.nodes``, (n,).
+    expression
+        Expression components, (n, p).
+    neighbors
+        Neighbours in expression, (n, k).
+
+    Returns
+    -------
+    The table described under :func:`lineage_graph`. Leaves without cells have tree edges only.
+    """
+    held, group = np.unique(position, return_inverse=True)
+    m = len(held)
+    size = np.bincount(group)
+    centres = np.stack([np.bincount(group, weights=column) for column in expression.T], 1) / size[:, None]
+    apart = np.maximum(_pairwise(centres), 1e-9)
+    k = neighbors.shape[1]
+    smaller = np.minimum(size[:, None], size[None])
+    near = link_counts(neighbors, group, m) >= MIN_LINKS * k * np.sqrt(np.maximum(smaller / k, 1.0))
+    np.fill_diagonal(near, val=False)
+    n_parts, part = connected_components(sparse.csr_matrix(near), directed=False)
+    bridge = np.zeros_like(near)
+    if n_parts > 1:
+        # edges within a part cost next to nothing, so the spanning tree adds only what joins parts
+        cost = np.where(part[:, None] == part[None], 1e-9 * apart, apart)
+        tree = minimum_spanning_tree(sparse.csr_matrix(cost)).toarray() > 0
+        bridge = (tree | tree.T) & (part[:, None] != part[None])
+    weight = np.where(near | bridge, apart, 0.0)
+    geodesic = dijkstra(sparse.csr_matrix(weight), directed=False)
+
+    names = np.array(shape.nodes, dtype=object)
+    upper_near, upper_bridge = np.argwhere(np.triu(near)), np.argwhere(np.triu(bridge))
+    cells = np.concatenate([upper_near, upper_bridge])
+    kinds = ["knn"] * len(upper_near) + ["bridge"] * len(upper_bridge)
+    spread = _spread(shape, held, geodesic)
+    child = np.flatnonzero(shape.parents >= 0)
+    parent = shape.parents[child]
+    step = np.maximum((spread[parent] - spread[child]) / 2.0, 1e-9)
+    return pd.DataFrame(
+        {
+            "source": np.concatenate([names[held[cells[:, 0]]], names[parent]]).astype(object),
+            "target": np.concatenate([names[held[cells[:, 1]]], names[child]]).astype(object),
+            "kind": kinds + ["tree"] * len(child),
+            "weight": np.concatenate([apart[cells[:, 0], cells[:, 1]], step]),
+        }
+    )
+
+
+def _spread(shape: Tree, held: NDArray[np.integer], geodesic: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Largest distance between two leaves below each node, (n_nodes,)."""
+    # pre-order: the leaves below a node are a slice of the leaves
+    first = np.searchsorted(held, np.arange(len(shape)))
+    last = np.searchsorted(held, np.arange(len(shape)) + shape.sizes)
+    return np.array([geodesic[a:b, a:b].max() if b > a else 0.0 for a, b in zip(first, last, strict=True)])

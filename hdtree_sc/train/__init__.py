@@ -1,0 +1,7 @@
+"""Training plans, runners and checkpoints."""
+
+from hdtree_sc.train._checkpoint import ResumeCheckpoint
+from hdtree_sc.train._plan import TreeTrainingPlan
+from hdtree_sc.train._runner import TreeTrainRunner
+
+__all__ = ["ResumeCheckpoint", "TreeTrainRunner", "TreeTrainingPlan"]

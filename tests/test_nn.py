@@ -1,0 +1,91 @@
+"""Contrastive loss, decoder, scaler and likelihood against what they must equal."""
+
+import numpy as np
+import pytest
+import scanpy as sc
+import torch
+from scvi.distributions import NegativeBinomial
+
+from hdtree_sc.module._covariates import CovariateVector
+from hdtree_sc.module._likelihood import SparseNegativeBinomial
+from hdtree_sc.nn import Decoder, soft_contrastive_loss
+from hdtree_sc.nn._scaler import ExpressionScaler
+
+
+def written_out(anchors, positives, nu, e):
+    """The loss as its formula reads, in double precision."""
+    d2 = torch.cdist(anchors.double(), positives.double()).square()
+    q = (1 + d2 / nu) ** (-(nu + 1) / 2)
+    p = q / (q.sum(1, keepdim=True) - q.diagonal().unsqueeze(1))
+    s, c = p.diagonal(), p.sum(0)
+    return -e * s.log().mean() + 0.5 * (2 + s).log().mean() + 0.5 * (1 + c).log().mean()
+
+
+@pytest.mark.parametrize(("nu", "e"), [(0.2, 0.5), (0.2, 2.0), (1.0, 0.2)])
+def test_contrastive_loss_is_its_formula(nu, e):
+    generator = torch.Generator().manual_seed(0)
+    anchors = torch.randn(50, 8, generator=generator)
+    positives = anchors + 0.3 * torch.randn(50, 8, generator=generator)
+    loss = soft_contrastive_loss(anchors, positives, nu=nu, exaggeration=e)
+    torch.testing.assert_close(loss.double(), written_out(anchors, positives, nu, e), rtol=1e-5, atol=1e-5)
+
+
+def test_contrastive_loss_has_a_finite_gradient_where_pairs_coincide():
+    anchors = torch.zeros(6, 3, requires_grad=True)
+    soft_contrastive_loss(anchors, torch.zeros(6, 3)).backward()
+    assert torch.isfinite(anchors.grad).all()
+    assert soft_contrastive_loss(torch.ones(1, 3), torch.zeros(1, 3)) == 0, "one pair has nothing to contrast with"
+
+
+def test_contrastive_loss_falls_when_pairs_meet():
+    z = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    assert soft_contrastive_loss(z, z) < soft_contrastive_loss(z, z.flip(0))
+
+
+def test_sparse_negative_binomial_is_scvi_tools_own():
+    generator = torch.Generator().manual_seed(0)
+    mu = (3 * torch.rand(40, 30, generator=generator)).requires_grad_()
+    theta = 0.1 + torch.rand(30, generator=generator)
+    counts = torch.poisson(mu.detach(), generator=generator)
+    ours = SparseNegativeBinomial(mu=mu, theta=theta.expand_as(mu)).log_prob(counts)
+    theirs = NegativeBinomial(mu=mu, theta=theta.expand_as(mu)).log_prob(counts)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad(value.sum(), mu)[0] for value in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+def test_scaler_is_scanpy_normalize_log_scale(worm):
+    reference = worm.copy()
+    sc.pp.normalize_total(reference, target_sum=1e4)
+    sc.pp.log1p(reference)
+    values = reference.X.toarray()
+    expected = np.clip((values - values.mean(0)) / (values.std(0) + 1e-3), -10, 10)
+    x = torch.from_numpy(worm.X.toarray())
+    scaler = ExpressionScaler(worm.n_vars, 5, is_count=True)
+    scaler.fit_moments(x, x.sum(1, keepdim=True))
+    np.testing.assert_allclose(scaler(x, x.sum(1, keepdim=True)).numpy(), expected, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb", "normal", "bernoulli"])
+def test_decoder_gives_the_parameters_of_each_likelihood(likelihood):
+    decoder = Decoder(4, 7, n_covariates=2, likelihood=likelihood)
+    out = decoder(torch.randn(3, 5, 4), torch.zeros(3, 5, 2), torch.full((3, 5, 1), 100.0))
+    assert all(value.shape == (3, 5, 7) for value in out.values())
+    if likelihood in ("nb", "zinb"):
+        torch.testing.assert_close(out["scale"].sum(-1), torch.ones(3, 5))
+        torch.testing.assert_close(out["mu"].sum(-1), torch.full((3, 5), 100.0))
+
+
+def test_unknown_categories_are_the_mean_of_the_known_ones():
+    vector = CovariateVector(3, (2,), 1)
+    tensors = {
+        "X": torch.zeros(2, 4),
+        "batch": torch.tensor([[1], [3]]),
+        "extra_categorical_covs": torch.tensor([[2], [0]]),
+        "extra_continuous_covs": torch.tensor([[0.5], [2.0]]),
+    }
+    third = 1 / 3
+    expected = torch.tensor([[0, 1, 0, 0.5, 0.5, 0.5], [third, third, third, 1, 0, 2.0]])
+    torch.testing.assert_close(vector(tensors), expected)
+    assert vector.width == 6
+    assert CovariateVector(1).width == 0, "a single batch says nothing"
