@@ -11,6 +11,9 @@ CONSTRAINTS := constraints-dev.txt
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
+# Idle OpenMP threads sleep: by default they spin, and training beside another busy program is ten times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo test lint format docs tutorials build constraints clean distclean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 mpl.use("Agg")
+# before torch is imported, here and in the processes that tests start: small matrices gain nothing from more threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 

@@ -295,6 +295,8 @@ def test_a_model_loads_without_data_and_takes_cells_by_name(model, worm, tmp_pat
     np.testing.assert_allclose(again.get_latent(worm), model.get_latent(), atol=1e-5)
     with pytest.raises(ValueError, match="adata="):
         again.get_latent()
+    with pytest.raises(ValueError, match="adata="):
+        again.train()
 
 
 def test_files_that_are_broken_or_of_another_class_are_refused(model, tmp_path):

@@ -157,8 +157,8 @@ def agreement(tree: Tree, leaf: NDArray[np.object_], labels: NDArray) -> dict[st
 
 def spearman(a: Any, b: Any) -> float:
     """Spearman's rank correlation; NaN where one of the two is constant."""
-    frame = pd.DataFrame({"a": np.asarray(a, dtype=float), "b": np.asarray(b, dtype=float)})
-    return float(frame["a"].rank().corr(frame["b"].rank()))
+    frame = pd.DataFrame({"a": np.asarray(a, dtype=float), "b": np.asarray(b, dtype=float)}).rank()
+    return float(frame["a"].corr(frame["b"])) if frame.nunique().min() > 1 else float("nan")
 
 
 def by_type(orders: dict[str, NDArray], time: pd.Series, types: pd.Series) -> pd.DataFrame:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-import threading
-import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import (
     CategoricalJointObsField,
@@ -20,37 +14,26 @@ from scvi.data.fields import (
     NumericalJointObsField,
     NumericalObsField,
 )
-from scvi.model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin
-from sklearn.utils.extmath import randomized_svd
+from scvi.model.base import BaseModelClass, RNASeqMixin
 
-from hdtree_sc.data._splitter import PairSplitter
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._query_mixin import QueryMixin
-from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder, build_tree
+from hdtree_sc.model._training_mixin import TreeTrainingMixin
+from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder
 from hdtree_sc.model._tree_mixin import TreeMixin
 from hdtree_sc.model._validation import check_likelihood, check_setup, check_shape
 from hdtree_sc.module import HDTreeModule
 from hdtree_sc.module._hdtree import TIME_KEY
-from hdtree_sc.train import ResumeCheckpoint, TreeTrainingPlan, TreeTrainRunner
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
-    from numpy.typing import NDArray
 
     from hdtree_sc.nn._decoder import Likelihood
 
-logger = logging.getLogger("hdtree_sc")
-
 LIKELIHOODS = ("nb", "zinb", "normal", "bernoulli")
-TARGET_STEPS = 800
-"""Steps that a default training takes on a small data set."""
-SVD_VALUES = 60_000_000
-"""Largest number of values (cells x features) that principal components are learned from."""
 
 
-class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, BaseModelClass):
     """Learn a tree of cells: one latent, one hierarchical codebook, one count decoder.
 
     The encoder is trained so that expression neighbours meet (soft contrastive loss), so that the decoder can tell
@@ -104,9 +87,6 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, UnsupervisedTraining
     """
 
     _module_cls = HDTreeModule
-    _data_splitter_cls = PairSplitter
-    _training_plan_cls = TreeTrainingPlan
-    _train_runner_cls = TreeTrainRunner
 
     def __init__(
         self,
@@ -159,19 +139,6 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, UnsupervisedTraining
 
     def _setup(self, name: str) -> Any:
         return self.registry.get("setup_args", {}).get(name)
-
-    def _option(self, name: str) -> Any:
-        return self.init_params_["non_kwargs"][name]
-
-    @property
-    def _min_cells(self) -> int:
-        given = self._option("min_cells")
-        return given if given is not None else int(np.clip(self.adata.n_obs // 20, 2, 10))
-
-    @property
-    def _max_leaves(self) -> int:
-        # a leaf should hold some twenty cells on average, or it is noise
-        return int(np.clip(self.adata.n_obs // 20, 2, self._option("max_leaves")))
 
     @classmethod
     def setup_anndata(
@@ -242,176 +209,3 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, UnsupervisedTraining
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
-
-    def train(
-        self,
-        max_epochs: int | None = None,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,  # noqa: FBT001, FBT002
-        batch_size: int | None = None,
-        early_stopping: bool = False,  # noqa: FBT001, FBT002
-        n_neighbors: int = 15,
-        checkpoint_dir: str | Path | None = None,
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train encoder, decoder and codebook together, then build the tree.
-
-        Ctrl-C ends training early and leaves a usable model.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the training cells; by default about 800 steps, at least 30 and at most 400 passes.
-        accelerator
-            Lightning accelerator.
-        devices
-            Lightning devices.
-        train_size
-            Share of the cells trained on, 0.9 by default.
-        validation_size
-            Share of the cells validated on, the rest by default.
-        shuffle_set_split
-            Whether cells are shuffled before they are split.
-        batch_size
-            Cells in a minibatch, each with a neighbour; by default 256, less for fewer than 1,000 cells, up to 1,024
-            for more than 16,000.
-        early_stopping
-            Whether to stop when ``validation_loss`` no longer falls.
-        n_neighbors
-            Expression neighbours from which a cell's positive is drawn; they never cross the split.
-        checkpoint_dir
-            Folder of ``last.ckpt``, written every tenth epoch. After a crash, set the model up in the same way and call
-            ``train(ckpt_path=".../last.ckpt")``.
-        datasplitter_kwargs
-            Keyword arguments of the splitter.
-        plan_kwargs
-            Keyword arguments of the training plan (``lr``, ``weight_decay``, ...) and of the module's loss
-            (``contrastive_weight``, ``reconstruction_weight``, ``commitment_weight``, ``time_weight``).
-        **trainer_kwargs
-            Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.
-
-        Raises
-        ------
-        ValueError
-            If a minibatch is larger than the training set, or several devices are used without a seed.
-        """
-        n_train = int(round((train_size or 0.9) * self.adata.n_obs))
-        self._check_training(n_train, batch_size, devices, trainer_kwargs.get("strategy"))
-        if batch_size is None:
-            batch_size = int(np.clip(2 ** int(np.log2(max(n_train, 8) / 4)), 4, 256 if n_train < 16_000 else 1024))
-        if max_epochs is None:
-            max_epochs = int(np.clip(np.ceil(TARGET_STEPS / np.ceil(n_train / batch_size)), 30, 400))
-        trainer_kwargs.setdefault("gradient_clip_val", 1.0)
-        trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
-        if checkpoint_dir is not None:
-            trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), ResumeCheckpoint(checkpoint_dir)]
-        seed = settings.seed
-        plan = {"max_leaves": self._max_leaves, "min_cells": self._min_cells, "seed": seed} | (plan_kwargs or {})
-        splitter = {"represent": self._represent, "n_neighbors": n_neighbors} | (datasplitter_kwargs or {})
-        interrupt_handler = signal.getsignal(signal.SIGINT)
-        try:
-            super().train(
-                max_epochs=max_epochs,
-                accelerator=accelerator,
-                devices=devices,
-                train_size=train_size,
-                validation_size=validation_size,
-                shuffle_set_split=shuffle_set_split,
-                batch_size=batch_size,
-                early_stopping=early_stopping,
-                datasplitter_kwargs=splitter,
-                plan_kwargs=plan,
-                **trainer_kwargs,
-            )
-        except (KeyboardInterrupt, SystemExit) as stop:
-            # Lightning turns Ctrl-C into exit(1) and leaves the signal ignored.
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, interrupt_handler)
-            if not bool(self.module.scaler.fitted) or (isinstance(stop, SystemExit) and stop.code != 1):
-                raise
-            warnings.warn("Training was interrupted: the tree is built from what was learned so far.", stacklevel=2)
-            self.module.eval()
-            self.is_trained_ = True
-        self.build_tree()
-
-    def _check_training(self, n_train: int, batch_size: int | None, devices: Any, strategy: Any) -> None:
-        if n_train < 2:
-            msg = f"train_size leaves {n_train} of {self.adata.n_obs} cells to train on: at least two are needed."
-            raise ValueError(msg)
-        if batch_size is not None and not 2 <= batch_size <= n_train:
-            msg = f"batch_size: {batch_size} is outside 2 to {n_train}, the number of training cells."
-            raise ValueError(msg)
-        many = (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
-        if (many or "ddp" in str(strategy)) and settings.seed is None:
-            msg = "Several devices need a seed, or each would draw its own split: set scvi.settings.seed first."
-            raise ValueError(msg)
-
-    def _represent(self, train_indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Principal components of all cells; the scaler is fitted on training cells the first time."""
-        self.train_indices_ = train_indices
-        module, scaler = self.module, self.module.scaler
-        if not bool(scaler.fitted):
-            n = max(2, min(len(train_indices), SVD_VALUES // self.adata.n_vars))
-            rows = np.sort(np.random.default_rng(0).permutation(train_indices)[:n])
-            batches = list(self._batches(self.adata, rows, None, None))
-            x = torch.cat([tensors[REGISTRY_KEYS.X_KEY] for tensors in batches])
-            library = torch.cat([module._library(tensors) for tensors in batches])
-            scaler.fit_moments(x, library)
-            values = scaler(x, library).cpu().numpy()
-            n_components = min(scaler.components.shape[1], len(values) - 1)
-            _, _, axes = randomized_svd(values - values.mean(0), n_components, random_state=0)
-            scaler.components[:, :n_components] = torch.from_numpy(np.ascontiguousarray(axes.T)).to(scaler.components)
-            self._fit_time(rows=train_indices)
-        return self._expression_pca(self._batches(self.adata, None, None, None))
-
-    def _fit_time(self, rows: NDArray[np.int64]) -> None:
-        if self.module.time_head is None:
-            return
-        time = np.asarray(self.adata_manager.get_from_registry(TIME_KEY), dtype=float).ravel()[rows]
-        known = time[np.isfinite(time)]
-        if len(known) < 2 or known.std() == 0:
-            msg = (
-                f"time_key: adata.obs[{self._setup('time_key')!r}] has no two different times among the training cells."
-            )
-            raise ValueError(msg)
-        self.module.time_moments.copy_(torch.tensor([known.mean(), known.std()]))
-
-    def build_tree(
-        self,
-        builder: TreeBuilder | None = None,
-        *,
-        max_leaves: int | None = None,
-        min_cells: int | None = None,
-    ) -> None:
-        """Build the tree anew on the latents of the training cells, without training.
-
-        Parameters
-        ----------
-        builder
-            ``"links"``: micro-codes merged by observed over expected neighbour links, which follows where cells are
-            dense. ``"ward"``: micro-codes merged by size-weighted Ward. ``"bisecting"``: top-down 2-means. The
-            constructor's ``tree_builder`` by default.
-        max_leaves
-            Largest number of leaves, the constructor's by default.
-        min_cells
-            Smallest number of training cells of a leaf, the constructor's by default.
-        """
-        self._require_trained("build_tree")
-        builder = builder or self._option("tree_builder")
-        if builder not in BUILDERS:
-            msg = f"builder: {builder!r} is none of {', '.join(BUILDERS)}."
-            raise ValueError(msg)
-        latent = self.get_latent(indices=self.train_indices_)
-        build_tree(
-            self._codebook,
-            latent,
-            builder=builder,
-            max_leaves=max_leaves or self._max_leaves,
-            min_cells=min_cells or self._min_cells,
-            seed=settings.seed or 0,
-        )

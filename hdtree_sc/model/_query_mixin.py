@@ -31,6 +31,8 @@ class QueryMixin:
     genes that are missing are filled with zeros, and columns that are missing count as unknown.
     """
 
+    _guest: AnnData | None = None
+
     @classmethod
     def load_query_data(cls, adata: AnnData, reference_model: Self | str, **load_kwargs: Any) -> Self:
         """A model of the same tree over new cells, without retraining.
@@ -63,6 +65,7 @@ class QueryMixin:
         model = copy.copy(reference)
         model.id = str(uuid4())
         model.module = copy.deepcopy(reference.module)
+        model._guest = None
         model._use(adata, reference._register_aligned(adata))
         return model
 
@@ -143,7 +146,11 @@ class QueryMixin:
             msg = "adata: the model was loaded without data, so name the cells (adata=)."
             raise ValueError(msg)
         if self.get_anndata_manager(adata) is None:  # type: ignore[attr-defined]
+            # one guest at a time: scvi-tools would keep every AnnData that was ever asked about
+            if self._guest is not None:
+                self.deregister_manager(self._guest)  # type: ignore[attr-defined]
             manager = self._register_aligned(adata)
             self._register_manager_for_instance(manager)  # type: ignore[attr-defined]
+            self._guest = manager.adata
             return manager.adata
         return super()._validate_anndata(adata, copy_if_view=copy_if_view)  # type: ignore[misc]

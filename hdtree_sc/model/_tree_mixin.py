@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,6 +30,31 @@ def heap_names(nodes: NDArray[np.integer]) -> list[str]:
     """Names of heap nodes: the child numbers from the root down, joined by dots."""
     # In binary, heap index + 1 is a one followed by the turns taken.
     return [".".join(bin(int(node) + 1)[3:]) or ROOT for node in nodes]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where cells are on a model's tree.
+
+    Parameters
+    ----------
+    latent
+        Latents, float32 (n, n_latent).
+    map_2d
+        Map for plots, float32 (n, 2).
+    expression_pca
+        Principal components of the expression, float32 (n, n_pcs).
+    leaf
+        Position of each cell's leaf in ``get_tree().nodes``, (n,).
+    path_probabilities
+        Probability of the chosen node at each level, float32 (n, depth); 0 below the leaf.
+    """
+
+    latent: NDArray[np.float32]
+    map_2d: NDArray[np.float32]
+    expression_pca: NDArray[np.float32]
+    leaf: NDArray[np.int64]
+    path_probabilities: NDArray[np.float32]
 
 
 class TreeMixin:
@@ -165,6 +191,47 @@ class TreeMixin:
             for start in range(0, len(latent), INFERENCE_BATCH)
         ]
         return torch.cat(parts).numpy()
+
+    @torch.inference_mode()
+    def place(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> Placement:
+        """All that :func:`hdtree_sc.tl.tree` writes about cells, in one pass over them.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+        dataloader
+            Minibatches to use in place of ``adata``.
+
+        Returns
+        -------
+        The placement; memory grows with the cells, not with the nodes.
+        """
+        self._require_trained("place")
+        module, codebook = self.module, self._codebook  # type: ignore[attr-defined]
+        parts: list[list[torch.Tensor]] = []
+        for tensors in self._batches(adata, indices, batch_size, dataloader):
+            z = module.inference(**module._get_inference_input(tensors))["z"].float()
+            leaf = codebook.assign(z)
+            path = codebook.paths(leaf)
+            chosen = codebook.node_probabilities(z).gather(1, path.clamp_min(0)) * (path >= 0)
+            expression = module.scaler.principal_components(tensors["X"], module._library(tensors))
+            parts.append([part.cpu() for part in (z, module.map_head(z), expression, leaf, chosen)])
+        latent, flat, components, leaves, path = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+        slots = codebook.active.nonzero().squeeze(1).cpu().numpy()
+        names = np.array(heap_names(slots), dtype=object)
+        position = self.get_tree().index(names)[np.searchsorted(slots, leaves)]
+        return Placement(latent, flat, components, position, path)
 
     def get_tree(self) -> Tree:
         """The tree, with the number of training cells of each node.

@@ -29,7 +29,7 @@ BRIDGE_CELLS = 500
 
 
 def lineage_graph(
-    adata: AnnData, *, key: str = "hdtree", n_neighbors: int = 15, seed: int = 0, copy: bool = False
+    adata: AnnData, key: str = "hdtree", *, n_neighbors: int = 15, seed: int = 0, copy: bool = False
 ) -> AnnData | None:
     """Join cells, and the leaves of the tree, to their neighbours.
 

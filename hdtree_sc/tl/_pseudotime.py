@@ -24,8 +24,8 @@ MEMORY = 0.02
 
 def pseudotime(
     adata: AnnData,
-    *,
     root: str | None = None,
+    *,
     root_key: str | None = None,
     root_value: object = None,
     key: str = "hdtree",

@@ -61,40 +61,28 @@ def tree(adata: AnnData, model: Any, *, key_added: str | None = None, copy: bool
     """
     keys = Keys(key_added or DEFAULT_KEYS.get(type(model).__name__, type(model).__name__.lower()))
     # everything is computed before the first field is written
-    latent = model.get_latent(adata)
-    shape = model.get_tree()
-    paths = model.get_tree_paths(adata)
-    probabilities = model.get_node_probabilities(adata)
-    expression = model.get_expression_pca(adata)
-    flat = model.get_map(latent)
-
-    depth = paths.shape[1]
-    last = paths.notna().to_numpy().sum(1)
-    table = np.column_stack([paths[column].astype(object) for column in paths]) if depth else np.empty((len(last), 0))
-    leaf = np.where(last > 0, table[np.arange(len(table)), np.maximum(last - 1, 0)], shape.root)
-    position = shape.index(leaf)
+    shape, placed = model.get_tree(), model.place(adata)
+    depth = placed.path_probabilities.shape[1]
     codes = np.full((len(shape), depth), -1, dtype=np.int32)
-    own = shape.codes()[:, :depth]
-    codes[:, : own.shape[1]] = own
-    ancestors = np.stack([shape.ancestors_at(level) for level in range(1, depth + 1)], 1)[position]
-    values = probabilities.to_numpy()
-    path_probabilities = np.where(ancestors >= 0, np.take_along_axis(values, np.maximum(ancestors, 0), 1), 0.0)
-
+    codes[:, : shape.depth] = shape.codes()
+    level = shape.levels[placed.leaf]
+    # a tree that is its root alone has no path
+    leaf_probability = np.where(level > 0, placed.path_probabilities[np.arange(len(level)), level - 1], 1.0)
     nodes = shape.to_frame()
-    held = np.bincount(position, minlength=len(shape))
+    held = np.concatenate([[0], np.cumsum(np.bincount(placed.leaf, minlength=len(shape)))])
     # pre-order: a node's subtree is the slice that starts at it
-    total = np.concatenate([[0], np.cumsum(held)])
-    start = np.arange(len(shape))
-    nodes["n_cells"] = total[start + shape.sizes] - total[start]
+    first = np.arange(len(shape))
+    nodes["n_cells"] = held[first + shape.sizes] - held[first]
 
     out = adata.copy() if copy else adata
-    out.obsm[keys.latent] = latent
-    out.obsm[keys.map_2d] = flat
-    out.obsm[keys.pca] = expression
-    out.obsm[keys.codes] = codes[position]
-    out.obsm[keys.path_probs] = path_probabilities.astype(np.float32)
-    out.obs[keys.leaf] = pd.Categorical(leaf, categories=list(shape.leaves))
-    out.obs[keys.leaf_prob] = values[np.arange(len(leaf)), position].astype(np.float32)
+    out.obsm[keys.latent] = placed.latent
+    out.obsm[keys.map_2d] = placed.map_2d
+    out.obsm[keys.pca] = placed.expression_pca
+    out.obsm[keys.codes] = codes[placed.leaf]
+    out.obsm[keys.path_probs] = placed.path_probabilities
+    names = np.array(shape.nodes, dtype=object)
+    out.obs[keys.leaf] = pd.Categorical(names[placed.leaf], categories=list(shape.leaves))
+    out.obs[keys.leaf_prob] = leaf_probability.astype(np.float32)
     out.uns[keys.key] = {
         "nodes": nodes,
         "codebook": np.array(shape.codebook, dtype=np.float32),
