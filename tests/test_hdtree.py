@@ -369,3 +369,21 @@ def test_a_query_without_shared_genes_is_refused(model, cells):
     untrained = ht.HDTree(cells)
     with pytest.raises(RuntimeError, match="train"):
         ht.HDTree.load_query_data(cells, untrained)
+
+
+def test_one_cell_can_be_placed_and_values_are_checked(model, worm):
+    one = worm[:1].copy()
+    assert model.get_latent(one).shape == (1, 24)
+    empty = worm[:2].copy()
+    empty.X = empty.X * 0
+    with pytest.raises(ValueError, match="no counts at all"):
+        ht.HDTree.load_query_data(empty, model)
+
+
+def test_batches_that_are_numbers_are_known_again(worm):
+    adata = worm.copy()
+    adata.obs["batch"] = adata.obs["batch"].cat.codes.to_numpy()
+    model = quick(adata, setup={"batch_key": "batch"})
+    query = worm[:20].copy()
+    query.obs["batch"] = adata.obs["batch"][:20]
+    np.testing.assert_allclose(ht.HDTree.load_query_data(query, model).get_latent(), model.get_latent()[:20], atol=1e-5)

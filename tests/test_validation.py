@@ -144,6 +144,12 @@ def test_minibatches_larger_than_the_data(cells, arguments):
         ht.HDTree(cells).train(**arguments, **QUIET)
 
 
+def test_pairs_need_a_neighbour(cells):
+    ht.HDTree.setup_anndata(cells)
+    with pytest.raises(ValueError, match="n_neighbors: 0"):
+        ht.HDTree(cells).train(n_neighbors=0, **QUIET)
+
+
 def test_a_training_set_of_nothing(cells):
     ht.HDTree.setup_anndata(cells)
     with pytest.raises(ValueError, match="train_size"):

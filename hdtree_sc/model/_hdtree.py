@@ -195,7 +195,8 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, B
             layer=layer,
             categorical=categories,
             numerical=numbers,
-            labels_key=None if "source_registry" in kwargs else labels_key,
+            labels_key=labels_key,
+            is_query="source_registry" in kwargs,
         )
         fields = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),

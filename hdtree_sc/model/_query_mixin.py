@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from hdtree_sc.model._validation import values_of
+from hdtree_sc.model._validation import check_values, values_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -80,9 +81,14 @@ class QueryMixin:
         cls = type(self)
         registry = self.registry  # type: ignore[attr-defined]
         aligned = self._align(adata, registry["setup_args"])
-        cls.setup_anndata(  # type: ignore[attr-defined]
-            aligned, source_registry=registry, extend_categories=True, **registry["setup_args"]
-        )
+        likelihood = self.module.gene_likelihood  # type: ignore[attr-defined]
+        check_values(aligned, registry["setup_args"].get("layer"), likelihood)
+        with warnings.catch_warnings():
+            # nothing is trained on these cells
+            warnings.filterwarnings("ignore", message=".*Models may not train properly")
+            cls.setup_anndata(  # type: ignore[attr-defined]
+                aligned, source_registry=registry, extend_categories=True, **registry["setup_args"]
+            )
         return cls._get_most_recent_anndata_manager(aligned, required=True)  # type: ignore[attr-defined]
 
     def _align(self, adata: AnnData, setup: dict[str, Any]) -> AnnData:
@@ -120,8 +126,12 @@ class QueryMixin:
             *(setup.get("categorical_covariate_keys") or []),
         ]
         for key in filter(None, categorical):
-            known = adata.obs[key].astype(object) if key in adata.obs else pd.Series(UNKNOWN, index=adata.obs_names)
-            out.obs[key] = known.where(known.notna(), UNKNOWN).astype(str).astype("category")
+            if key not in adata.obs:
+                out.obs[key] = UNKNOWN
+            elif adata.obs[key].isna().any():
+                out.obs[key] = adata.obs[key].astype(object).fillna(UNKNOWN)
+            else:
+                out.obs[key] = adata.obs[key]  # categories keep their kind: 1 is not "1"
         numerical = [
             setup.get("time_key"),
             setup.get("size_factor_key"),

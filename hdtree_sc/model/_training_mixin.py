@@ -111,6 +111,9 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
             raise ValueError(msg)
         n_train = int(round((train_size or 0.9) * self.adata.n_obs))
         self._check_training(n_train, batch_size, devices, trainer_kwargs.get("strategy"))
+        if n_neighbors < 1:
+            msg = f"n_neighbors: {n_neighbors} given, a cell needs at least one neighbour."
+            raise ValueError(msg)
         if batch_size is None:
             batch_size = int(np.clip(2 ** int(np.log2(max(n_train, 8) / 4)), 4, 256 if n_train < 16_000 else 1024))
         if max_epochs is None:

@@ -223,15 +223,15 @@ class TreeMixin:
         for tensors in self._batches(adata, indices, batch_size, dataloader):
             z = module.inference(**module._get_inference_input(tensors))["z"].float()
             leaf = codebook.assign(z)
-            path = codebook.paths(leaf)
-            chosen = codebook.node_probabilities(z).gather(1, path.clamp_min(0)) * (path >= 0)
+            passed = codebook.paths(leaf)
+            chosen = codebook.node_probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
             expression = module.scaler.principal_components(tensors["X"], module._library(tensors))
             parts.append([part.cpu() for part in (z, module.map_head(z), expression, leaf, chosen)])
-        latent, flat, components, leaves, path = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+        latent, flat, components, leaves, on_path = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
         slots = codebook.active.nonzero().squeeze(1).cpu().numpy()
         names = np.array(heap_names(slots), dtype=object)
         position = self.get_tree().index(names)[np.searchsorted(slots, leaves)]
-        return Placement(latent, flat, components, position, path)
+        return Placement(latent, flat, components, position, on_path)
 
     def get_tree(self) -> Tree:
         """The tree, with the number of training cells of each node.

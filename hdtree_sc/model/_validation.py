@@ -25,6 +25,7 @@ def check_setup(
     categorical: dict[str, str | None],
     numerical: dict[str, str | None],
     labels_key: str | None,
+    is_query: bool = False,
 ) -> None:
     """Refuse an AnnData that no model could be fitted on.
 
@@ -40,6 +41,8 @@ def check_setup(
         Argument name to obs column, for columns of numbers.
     labels_key
         Column of cell labels; each label needs two cells.
+    is_query
+        Whether the cells are only placed by a model that exists: one is enough then, and so it is of each label.
 
     Raises
     ------
@@ -49,7 +52,7 @@ def check_setup(
     if not isinstance(adata, AnnData):
         msg = f"adata: an anndata.AnnData wanted, got {type(adata).__name__}."
         raise TypeError(msg)
-    if adata.n_obs < 2 or adata.n_vars < 2:
+    if adata.n_obs < (1 if is_query else 2) or adata.n_vars < 2:
         msg = f"adata has {adata.n_obs} cells and {adata.n_vars} features: a tree needs at least two of each."
         raise ValueError(msg)
     for axis, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
@@ -73,7 +76,7 @@ def check_setup(
             count = int(adata.obs[key].isna().sum())
             msg = f"{argument}: adata.obs[{key!r}] is missing in {count} cells: name them, e.g. 'unknown', first."
             raise ValueError(msg)
-    if labels_key is not None:
+    if labels_key is not None and not is_query:
         sizes = adata.obs[labels_key].value_counts()
         single = sizes.index[sizes == 1]
         if len(single):
@@ -82,7 +85,7 @@ def check_setup(
                 "merge it with another label or leave it out."
             )
             raise ValueError(msg)
-    _check_finite(values_of(adata, layer), f"adata.layers[{layer!r}]" if layer else "adata.X")
+    _check_finite(values_of(adata, layer), _name(layer))
 
 
 def values_of(adata: AnnData, layer: str | None) -> Any:
@@ -113,18 +116,39 @@ def _check_finite(values: Any, name: str) -> None:
 
 
 def check_likelihood(adata: AnnData, layer: str | None, likelihood: str, allowed: Sequence[str]) -> None:
-    """Refuse values that the likelihood cannot give rise to.
+    """Refuse an unknown likelihood and values that it cannot give rise to; warn of genes without counts.
 
     Raises
     ------
     ValueError
-        For an unknown likelihood, negative or fractional counts, cells without counts, or values outside [0, 1] with
-        ``"bernoulli"``.
+        For an unknown likelihood, or as :func:`check_values` says.
     """
     if likelihood not in allowed:
         msg = f"gene_likelihood: {likelihood!r} is none of {listing(allowed)}."
         raise ValueError(msg)
-    name = f"adata.layers[{layer!r}]" if layer else "adata.X"
+    check_values(adata, layer, likelihood)
+    if likelihood not in ("nb", "zinb"):
+        return
+    name = _name(layer)
+    values = values_of(adata, layer)
+    silent = int((np.asarray(values.sum(axis=0)).ravel() == 0).sum())
+    if silent:
+        msg = (
+            f"{silent} of {adata.n_vars} genes of {name} have no counts at all; they are kept and carry no "
+            "information. scanpy.pp.filter_genes(adata, min_cells=1) removes them."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=4)
+
+
+def check_values(adata: AnnData, layer: str | None, likelihood: str) -> None:
+    """Refuse values that a likelihood cannot give rise to.
+
+    Raises
+    ------
+    ValueError
+        For negative or fractional counts, cells without counts, or values outside [0, 1] with ``"bernoulli"``.
+    """
+    name = _name(layer)
     values = values_of(adata, layer)
     if likelihood == "normal":
         return
@@ -148,13 +172,10 @@ def check_likelihood(adata: AnnData, layer: str | None, likelihood: str, allowed
     if empty:
         msg = f"{empty} cells of {name} have no counts at all: run scanpy.pp.filter_cells(adata, min_counts=1) first."
         raise ValueError(msg)
-    silent = int((np.asarray(values.sum(axis=0)).ravel() == 0).sum())
-    if silent:
-        msg = (
-            f"{silent} of {adata.n_vars} genes of {name} have no counts at all; they are kept and carry no "
-            "information. scanpy.pp.filter_genes(adata, min_cells=1) removes them."
-        )
-        warnings.warn(msg, UserWarning, stacklevel=4)
+
+
+def _name(layer: str | None) -> str:
+    return f"adata.layers[{layer!r}]" if layer else "adata.X"
 
 
 def check_shape(adata: AnnData, *, n_latent: int, tree_depth: int) -> None:

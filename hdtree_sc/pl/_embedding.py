@@ -205,7 +205,7 @@ def _draw_graph(ax: Axes, graph: pd.DataFrame, where: NDArray) -> None:
     weight = graph["weight"].to_numpy()
     near = weight.min(initial=np.inf) / np.maximum(weight, 1e-12)
     # A graph of many long edges is a mesh: what is far joins faintly, what is near stands on top.
-    opacity = np.clip(1.6 * near, 0.1, 0.95) if len(graph) > 2 * len(where) else np.full(len(graph), 0.95)
+    opacity = np.clip(1.6 * near, 0.1, 0.95) if len(graph) > len(where) else np.full(len(graph), 0.95)
     for kind, style in (("knn", "solid"), ("bridge", (0, (3, 2)))):
         chosen = np.flatnonzero(seen & (graph["kind"] == kind).to_numpy())[::-1]
         if len(chosen):
