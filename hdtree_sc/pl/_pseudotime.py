@@ -305,7 +305,7 @@ def _against(
 
 
 def running_median(x: NDArray, y: NDArray, bins: int = 20) -> tuple[NDArray, NDArray]:
-    """Medians of `x` and `y` in up to `bins` stretches of `x` with about equally many cells, equal `x` in one stretch."""
+    """Medians of `x` and `y` in up to `bins` stretches of `x` with about as many cells; equal `x` stay together."""
     n = min(bins, max(len(x) // 10, 1))
     inner = np.unique(np.quantile(x, np.linspace(0, 1, n + 1)[1:-1]))
     stretch = np.searchsorted(inner, x)
