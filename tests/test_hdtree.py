@@ -19,6 +19,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import hdtree_sc as ht
+from hdtree_sc.data._neighbors import nearest_neighbors
 
 
 def quick(adata, seed=0, max_epochs=2, setup=None, train=None, **kwargs):
@@ -74,6 +75,24 @@ def test_paths_are_prefixes_and_probabilities_add_up(model, worm):
         if tree.children(node):
             np.testing.assert_allclose(probabilities[list(tree.children(node))].sum(1), probabilities[node], atol=1e-5)
     assert tree.n_cells[0] == len(model.train_indices)
+
+
+def test_probabilities_answer_for_the_neighbours_leaves(model):
+    """Where a cell is said to be in its leaf with 70 %, about 70 % of its neighbours are."""
+    latent, tree = model.get_latent(), model.get_tree()
+    leaf = model.get_tree_paths().astype(object).ffill(axis=1).iloc[:, -1].to_numpy()
+    neighbors = nearest_neighbors(latent, 15)[0]
+    same = (leaf[neighbors] == leaf[:, None]).mean(1)
+    sure = model.get_node_probabilities()[list(tree.leaves)].max(axis=1).to_numpy()
+    assert abs(sure.mean() - same.mean()) < 0.15
+    assert np.corrcoef(sure, same)[0, 1] > 0.2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_short_trainings_have_a_schedule(cells, steps):
+    few = cells[:100].copy()
+    model = quick(few, max_epochs=steps, train={"batch_size": 45})
+    assert np.isfinite(model.history["train_loss"].to_numpy(float)).all()
 
 
 def test_the_most_probable_leaf_is_the_chosen_one(model):

@@ -63,8 +63,11 @@ def build_tree(
     started = bool(codebook.initialised) and bool(codebook.greedy)
     if not started or int(codebook.is_leaf().sum()) > max_leaves:
         codebook.initialise(z, max_leaves=max_leaves, min_cells=min_cells, generator=generator)
+    rows = np.arange(0, len(latent), max(1, len(latent) // LINK_CELLS))
+    neighbors, _ = nearest_neighbors(latent[rows], n_neighbors, seed=seed)
     if builder == "bisecting":
         _keep_own_tree(codebook, z, min_cells)
+        _calibrate(codebook, z[rows], neighbors)
         return
     start = codebook.codes[codebook.is_leaf()].cpu().numpy()
     group = KMeans(len(start), init=start, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
@@ -77,11 +80,36 @@ def build_tree(
         if builder == "ward":
             linkage = ward_linkage(centroids, sizes)
         else:
-            rows = np.arange(0, len(latent), max(1, len(latent) // LINK_CELLS))
-            neighbors, _ = nearest_neighbors(latent[rows], n_neighbors, seed=seed)
             linkage = link_linkage(link_counts(neighbors, group[rows], len(sizes)), centroids)
         leaf, heights = heap_layout(linkage, codebook.depth, sizes)
     _write(codebook, z, torch.from_numpy(leaf[group]).to(device), heights)
+    _calibrate(codebook, z[rows], neighbors)
+
+
+@torch.no_grad()
+def _calibrate(codebook: TreeCodebook, z: torch.Tensor, neighbors: NDArray[np.integer]) -> None:
+    """Set the width of the soft assignment so that it tells best in which leaf a cell's neighbours are.
+
+    The scatter within leaves alone gives probabilities of nearly one everywhere: most of a latent's dimensions hold
+    none of it. The likelihood of the neighbours' leaves is what a membership should answer for.
+
+    Parameters
+    ----------
+    codebook
+        Codebook with its final tree.
+    z
+        Latents, (n, d).
+    neighbors
+        Nearest neighbours of each, (n, k).
+    """
+    leaves = codebook.is_leaf().nonzero().squeeze(1)
+    squared = torch.cdist(z, codebook.codes[leaves]).square()
+    own = torch.searchsorted(leaves, codebook.assign(z))
+    theirs = own[torch.from_numpy(neighbors.astype(np.int64)).to(z.device)]
+    scatter = squared.gather(1, own.unsqueeze(1)).mean().clamp_min(1e-8)
+    widths = scatter * torch.logspace(-2, 1, 31, device=z.device)
+    surprise = [-torch.log_softmax(-squared / (2.0 * width), dim=1).gather(1, theirs).mean().item() for width in widths]
+    codebook.variance.copy_(widths[int(np.argmin(surprise))])
 
 
 def _drop_small(latent: NDArray[np.float32], group: NDArray[np.integer], min_cells: int) -> NDArray[np.int64]:

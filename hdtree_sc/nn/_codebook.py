@@ -53,7 +53,7 @@ class TreeCodebook(nn.Module):
         self.register_buffer("counts", torch.zeros(n_nodes))
         self.register_buffer("active", torch.zeros(n_nodes, dtype=torch.bool))
         self.register_buffer("heights", torch.zeros(n_nodes))
-        # mean squared distance of a latent to its leaf's code per dimension: the width of the soft assignment
+        # width of the soft assignment, a squared distance
         self.register_buffer("variance", torch.ones(()))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
         # whether cells go down the tree by the nearer child, or to the nearest of all leaves

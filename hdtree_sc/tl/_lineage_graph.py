@@ -59,7 +59,8 @@ def lineage_graph(
 
     ``adata.uns["<key>"]["graph"]`` : DataFrame
         One edge a row: ``source``, ``target`` (nodes), ``kind``, ``weight`` (a cost: longer is farther).
-        ``"knn"``: leaves whose cells are neighbours, as far apart as their mean expression. ``"bridge"``: the
+        ``"knn"``: leaves whose cells are neighbours; the distance of their mean expression over the square root of
+        observed over expected links, so that the way goes where cells are and not in long hops. ``"bridge"``: the
         shortest edges that join what would fall apart. ``"tree"``: parent and child, half the growth of the largest
         distance over the graph within them, so that a way over a common ancestor never cuts short a way that cells
         support. The graph is connected.
@@ -218,16 +219,18 @@ def node_graph(
     apart = np.maximum(_pairwise(centres), 1e-9)
     k = neighbors.shape[1]
     smaller = np.minimum(size[:, None], size[None])
-    near = link_counts(neighbors, group, m) >= MIN_LINKS * k * np.sqrt(np.maximum(smaller / k, 1.0))
+    links = link_counts(neighbors, group, m)
+    near = links >= MIN_LINKS * k * np.sqrt(np.maximum(smaller / k, 1.0))
     np.fill_diagonal(near, val=False)
+    cost = apart * _detour(links, near)
     n_parts, part = connected_components(sparse.csr_matrix(near), directed=False)
     bridge = np.zeros_like(near)
     if n_parts > 1:
         # edges within a part cost next to nothing, so the spanning tree adds only what joins parts
-        cost = np.where(part[:, None] == part[None], 1e-9 * apart, apart)
-        tree = minimum_spanning_tree(sparse.csr_matrix(cost)).toarray() > 0
+        within = np.where(part[:, None] == part[None], 1e-9 * cost, cost)
+        tree = minimum_spanning_tree(sparse.csr_matrix(within)).toarray() > 0
         bridge = (tree | tree.T) & (part[:, None] != part[None])
-    weight = np.where(near | bridge, apart, 0.0)
+    weight = np.where(near | bridge, cost, 0.0)
     geodesic = dijkstra(sparse.csr_matrix(weight), directed=False)
 
     names = np.array(shape.nodes, dtype=object)
@@ -243,9 +246,22 @@ def node_graph(
             "source": np.concatenate([names[held[cells[:, 0]]], names[parent]]).astype(object),
             "target": np.concatenate([names[held[cells[:, 1]]], names[child]]).astype(object),
             "kind": kinds + ["tree"] * len(child),
-            "weight": np.concatenate([apart[cells[:, 0], cells[:, 1]], step]),
+            "weight": np.concatenate([cost[cells[:, 0], cells[:, 1]], step]),
         }
     )
+
+
+def _detour(links: NDArray[np.float64], near: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Factor (m, m) on the distance of two leaves: one for the median edge, less where links are many.
+
+    Leaves that are not joined count as the worst of those that are.
+    """
+    if not near.any():
+        return np.ones_like(links)
+    degree = links.sum(1)
+    ratio = links / np.outer(degree, degree)
+    ratio = np.where(near, ratio, ratio[near].min())
+    return np.sqrt(np.median(ratio[near]) / ratio)
 
 
 def _spread(shape: Tree, held: NDArray[np.integer], geodesic: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -72,8 +72,10 @@ class TreeTrainingPlan(TrainingPlan):
         """AdamW under a one-cycle schedule over all steps; on a plateau schedule if that was asked for."""
         config = super().configure_optimizers()
         if not self.reduce_lr_on_plateau:
-            steps = max(int(self.trainer.estimated_stepping_batches), 2)
-            schedule = OneCycleLR(config["optimizer"], max_lr=self.lr, total_steps=steps, pct_start=0.1)
+            steps = max(int(self.trainer.estimated_stepping_batches), 4)
+            # at least two steps up, or a short training would divide by a rise of none
+            rise = max(0.1, 2.0 / steps)
+            schedule = OneCycleLR(config["optimizer"], max_lr=self.lr, total_steps=steps, pct_start=rise)
             config["lr_scheduler"] = {"scheduler": schedule, "interval": "step"}
         return config
 

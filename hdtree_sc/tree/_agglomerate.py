@@ -26,6 +26,7 @@ def link_counts(neighbors: NDArray[np.integer], group: NDArray[np.integer], n_gr
     Symmetric (n_groups, n_groups); the diagonal holds the links within each group.
     """
     source = np.repeat(group, neighbors.shape[1]).astype(np.int64)
+    n_groups = int(n_groups)  # a narrow NumPy integer would overflow when squared
     flat = source * n_groups + group[neighbors.ravel()]
     counts = np.bincount(flat, minlength=n_groups * n_groups).reshape(n_groups, n_groups).astype(float)
     return counts + counts.T
