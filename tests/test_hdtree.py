@@ -264,6 +264,7 @@ def test_ctrl_c_leaves_a_usable_model_and_a_working_ctrl_c(cells):
         model = quick(cells, max_epochs=200, train={"callbacks": [PressCtrlC()]})
     assert len(model.get_tree().leaves) > 1
     assert model.get_tree_paths().shape[0] == cells.n_obs
+    assert len(model.history["train_loss"]) == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

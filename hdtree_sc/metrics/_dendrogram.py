@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hdtree_sc.metrics import _check
+from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,9 +46,7 @@ def dendrogram_purity(tree: Tree, leaf: Sequence[str] | NDArray[np.object_], lab
     _check.same_length(leaf=leaf, labels=labels)
     group, n_groups = _check.groups("labels", labels)
     own = _check.table(tree.index(leaf), len(tree), group, n_groups)
-    # nodes stand in pre-order, so a subtree is a slice and its sum a difference of cumulative sums
-    until = np.vstack([np.zeros(n_groups), np.cumsum(own, axis=0)])
-    below = until[np.arange(len(tree)) + tree.sizes] - until[:-1]
+    below = subtree_sums(tree, own)
     pairs = below * (below + 1) / 2
     total = pairs[0].sum()
     # a pair belongs to its lowest common ancestor: to a node, less what its children hold already

@@ -12,6 +12,7 @@ import pandas as pd
 from hdtree_sc._errors import listing, require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -224,18 +225,10 @@ def node_of_cell(adata: AnnData, tree: Tree, full: Tree, *, key: str) -> NDArray
     return np.append(held, -1)[column.codes]
 
 
-def subtree_sums(tree: Tree, values: NDArray) -> NDArray:
-    """Sums over each node's subtree ``(n_nodes, k)`` of values given per node ``(n_nodes, k)``."""
-    # Nodes come in pre-order: a subtree is one slice, and its sum the difference of two running sums.
-    running = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=float)])
-    start = np.arange(len(tree))
-    return running[start + tree.sizes] - running[start]
-
-
 def node_sizes(tree: Tree, node: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number of cells in each node's subtree ``(n_nodes,)``."""
-    own = np.bincount(node[node >= 0], minlength=len(tree))[:, None]
-    return subtree_sums(tree, own)[:, 0].astype(np.int64)
+    own = np.bincount(node[node >= 0], minlength=len(tree))
+    return subtree_sums(tree, own).astype(np.int64)
 
 
 def node_counts(tree: Tree, node: NDArray[np.int64], values: CellValues) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from hdtree_sc._errors import require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.tl._root import root_cell
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,9 +83,7 @@ def pseudotime(
     leaf = shape.index(adata.obs[keys.leaf])
     sums = np.bincount(leaf, weights=time, minlength=len(shape))
     held = np.bincount(leaf, minlength=len(shape))
-    below = np.concatenate([[0.0], np.cumsum(sums)]), np.concatenate([[0], np.cumsum(held)])
-    first = np.arange(len(shape))
-    total, count = (part[first + shape.sizes] - part[first] for part in below)
+    total, count = subtree_sums(shape, sums), subtree_sums(shape, held)
 
     out = adata.copy() if copy else adata
     stored = out.uns[key]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hdtree_sc._keys import Keys
+from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -69,10 +70,8 @@ def tree(adata: AnnData, model: Any, *, key_added: str | None = None, copy: bool
     # a tree that is its root alone has no path
     leaf_probability = np.where(level > 0, placed.path_probabilities[np.arange(len(level)), level - 1], 1.0)
     nodes = shape.to_frame()
-    held = np.concatenate([[0], np.cumsum(np.bincount(placed.leaf, minlength=len(shape)))])
-    # pre-order: a node's subtree is the slice that starts at it
-    first = np.arange(len(shape))
-    nodes["n_cells"] = held[first + shape.sizes] - held[first]
+    held = np.bincount(placed.leaf, minlength=len(shape))
+    nodes["n_cells"] = subtree_sums(shape, held).astype(np.int64)
 
     out = adata.copy() if copy else adata
     out.obsm[keys.latent] = placed.latent
