@@ -14,7 +14,7 @@ from hdtree_sc._keys import ROOT
 from hdtree_sc.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -87,6 +87,25 @@ class TreeMixin:
         for tensors in dataloader:
             yield {key: value.to(self.module.device) for key, value in tensors.items()}  # type: ignore[attr-defined]
 
+    def _encode(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        module = self.module  # type: ignore[attr-defined]
+        return module.inference(**module._get_inference_input(tensors))["z"].float()
+
+    def _components(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        module = self.module  # type: ignore[attr-defined]
+        return module.scaler.principal_components(tensors["X"], module._library(tensors))
+
+    @staticmethod
+    def _over(batches: Iterable[Any], function: Callable[[Any], tuple[torch.Tensor, ...]]) -> list[NDArray[Any]]:
+        """What a function gives for each minibatch, joined over all of them."""
+        parts = [[part.cpu() for part in function(batch)] for batch in batches]
+        return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+
+    def _named_slots(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Heap slots of the active nodes, ascending, and their names."""
+        slots = self._codebook.active.nonzero().squeeze(1).cpu().numpy()
+        return slots, heap_names(slots)
+
     @torch.inference_mode()
     def get_latent_representation(
         self,
@@ -118,12 +137,8 @@ class TreeMixin:
             Before training.
         """
         self._require_trained("get_latent")
-        module = self.module  # type: ignore[attr-defined]
-        parts = [
-            module.inference(**module._get_inference_input(tensors))["z"].float().cpu()
-            for tensors in self._batches(adata, indices, batch_size, dataloader)
-        ]
-        return torch.cat(parts).numpy()
+        batches = self._batches(adata, indices, batch_size, dataloader)
+        return self._over(batches, lambda tensors: (self._encode(tensors),))[0]
 
     def get_latent(
         self,
@@ -149,8 +164,9 @@ class TreeMixin:
         float32 array (n_cells, 2).
         """
         self._require_trained("get_map")
-        latent = self.get_latent() if latent is None else latent
-        return self._on_latent(latent, self.module.map_head)  # type: ignore[attr-defined]
+        whole = torch.from_numpy(self.get_latent() if latent is None else latent)
+        chunks = (chunk.to(self.module.device) for chunk in whole.split(INFERENCE_BATCH))  # type: ignore[attr-defined]
+        return self._over(chunks, lambda z: (self.module.map_head(z),))[0]  # type: ignore[attr-defined]
 
     @torch.inference_mode()
     def get_expression_pca(
@@ -178,19 +194,7 @@ class TreeMixin:
         return self._expression_pca(self._batches(adata, indices, batch_size, None))
 
     def _expression_pca(self, batches: Iterator[dict[str, torch.Tensor]]) -> NDArray[np.float32]:
-        module = self.module  # type: ignore[attr-defined]
-        parts = [
-            module.scaler.principal_components(tensors["X"], module._library(tensors)).cpu() for tensors in batches
-        ]
-        return torch.cat(parts).numpy()
-
-    def _on_latent(self, latent: NDArray[np.float32], function: Any) -> NDArray[Any]:
-        device = self.module.device  # type: ignore[attr-defined]
-        parts = [
-            function(torch.from_numpy(latent[start : start + INFERENCE_BATCH]).to(device)).cpu()
-            for start in range(0, len(latent), INFERENCE_BATCH)
-        ]
-        return torch.cat(parts).numpy()
+        return self._over(batches, lambda tensors: (self._components(tensors),))[0]
 
     @torch.inference_mode()
     def place(
@@ -218,19 +222,19 @@ class TreeMixin:
         The placement; memory grows with the cells, not with the nodes.
         """
         self._require_trained("place")
-        module, codebook = self.module, self._codebook  # type: ignore[attr-defined]
-        parts: list[list[torch.Tensor]] = []
-        for tensors in self._batches(adata, indices, batch_size, dataloader):
-            z = module.inference(**module._get_inference_input(tensors))["z"].float()
+        codebook = self._codebook
+
+        def whereabouts(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            z = self._encode(tensors)
             leaf = codebook.assign(z)
             passed = codebook.paths(leaf)
             chosen = codebook.node_probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
-            expression = module.scaler.principal_components(tensors["X"], module._library(tensors))
-            parts.append([part.cpu() for part in (z, module.map_head(z), expression, leaf, chosen)])
-        latent, flat, components, leaves, on_path = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
-        slots = codebook.active.nonzero().squeeze(1).cpu().numpy()
-        names = np.array(heap_names(slots), dtype=object)
-        position = self.get_tree().index(names)[np.searchsorted(slots, leaves)]
+            return z, self.module.map_head(z), self._components(tensors), leaf, chosen  # type: ignore[attr-defined]
+
+        batches = self._batches(adata, indices, batch_size, dataloader)
+        latent, flat, components, leaf, on_path = self._over(batches, whereabouts)
+        slots, names = self._named_slots()
+        position = self.get_tree().index(names)[np.searchsorted(slots, leaf)]
         return Placement(latent, flat, components, position, on_path)
 
     def get_tree(self) -> Tree:
@@ -243,11 +247,8 @@ class TreeMixin:
         """
         self._require_trained("get_tree")
         codebook = self._codebook
-        slots = codebook.active.nonzero().squeeze(1).cpu().numpy()
-        names = heap_names(slots)
-        position = np.full(len(codebook.active), -1)
-        position[slots] = np.arange(len(slots))
-        parents = np.where(slots > 0, position[(slots - 1) // 2], -1)
+        slots, names = self._named_slots()
+        parents = np.where(slots > 0, np.searchsorted(slots, (slots - 1) // 2), -1)
         return Tree(
             names,
             parents.tolist(),
@@ -263,10 +264,7 @@ class TreeMixin:
         given = {"model": type(self).__name__, "version": version("hdtree-sc"), **setup, **options}
         return {name: value for name, value in given.items() if isinstance(value, str | int | float | bool)}
 
-    def _leaf_slots(self, latent: NDArray[np.float32]) -> NDArray[np.int64]:
-        with torch.inference_mode():
-            return self._on_latent(latent, self._codebook.assign)
-
+    @torch.inference_mode()
     def get_tree_paths(
         self,
         adata: AnnData | None = None,
@@ -293,20 +291,19 @@ class TreeMixin:
         missing below a cell's leaf.
         """
         self._require_trained("get_tree_paths")
-        latent = self.get_latent(adata, indices, batch_size, dataloader)
-        paths = self._codebook.paths(torch.from_numpy(self._leaf_slots(latent)).to(self._codebook.codes.device))
-        slots = self._codebook.active.nonzero().squeeze(1).cpu().numpy()
-        names = pd.Index(heap_names(slots))
-        position = np.full(len(self._codebook.active) + 1, -1)
-        position[slots] = np.arange(len(slots))
-        codes = position[paths.cpu().numpy()]
+        codebook = self._codebook
+        batches = self._batches(adata, indices, batch_size, dataloader)
+        paths = self._over(batches, lambda tensors: (codebook.paths(codebook.assign(self._encode(tensors))),))[0]
+        slots, names = self._named_slots()
+        codes = np.where(paths >= 0, np.searchsorted(slots, paths), -1)
         columns = {
             f"level_{level + 1}": pd.Categorical.from_codes(codes[:, level], categories=names)
             for level in range(codes.shape[1])
         }
-        frame = pd.DataFrame(columns, index=self._cell_names(adata, indices, dataloader, len(latent)))
+        frame = pd.DataFrame(columns, index=self._cell_names(adata, indices, dataloader, len(codes)))
         return frame.apply(lambda column: column.cat.remove_unused_categories())
 
+    @torch.inference_mode()
     def get_node_probabilities(
         self,
         adata: AnnData | None = None,
@@ -333,18 +330,16 @@ class TreeMixin:
         parent.
         """
         self._require_trained("get_node_probabilities")
-        latent = self.get_latent(adata, indices, batch_size, dataloader)
-        nodes = self.get_tree().nodes
+        codebook, tree = self._codebook, self.get_tree()
+        slots, names = self._named_slots()
+        in_tree_order = torch.from_numpy(slots[np.argsort(tree.index(names))]).to(codebook.codes.device)
+        batches = self._batches(adata, indices, batch_size, dataloader)
+        values = self._over(
+            batches, lambda tensors: (codebook.node_probabilities(self._encode(tensors))[:, in_tree_order],)
+        )[0]
         return pd.DataFrame(
-            self._node_probabilities(latent, nodes),
-            index=self._cell_names(adata, indices, dataloader, len(latent)),
-            columns=list(nodes),
+            values, index=self._cell_names(adata, indices, dataloader, len(values)), columns=list(tree.nodes)
         )
-
-    @torch.inference_mode()
-    def _node_probabilities(self, latent: NDArray[np.float32], nodes: Sequence[str]) -> NDArray[np.float32]:
-        slots = torch.tensor([int("1" + node.replace(".", ""), 2) - 1 if node != ROOT else 0 for node in nodes])
-        return self._on_latent(latent, lambda z: self._codebook.node_probabilities(z)[:, slots.to(z.device)])
 
     def _cell_names(self, adata: AnnData | None, indices: Rows, dataloader: Any, n_cells: int) -> pd.Index:
         if dataloader is not None:
