@@ -9,7 +9,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tree._agglomerate import heap_layout, link_counts, link_linkage, ward_linkage
+from hdtree_sc.tree._agglomerate import group_means, heap_layout, link_counts, link_linkage, ward_linkage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,7 @@ def build_tree(
     group = KMeans(len(start), init=start, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
     group = _drop_small(latent, group, min_cells)
     sizes = np.bincount(group)
-    centroids = np.stack([np.bincount(group, weights=column) for column in latent.T], 1) / sizes[:, None]
+    centroids = group_means(latent, group)
     if len(sizes) == 1:
         leaf, heights = np.zeros(1, dtype=np.int64), np.zeros(2 ** (codebook.depth + 1) - 1)
     else:

@@ -125,7 +125,7 @@ class HDTreeModule(BaseModuleClass):
         covariates_positive: torch.Tensor | None = None,
         n_samples: int = 1,
     ) -> dict[str, torch.Tensor]:
-        """Latents of cells, and of their positives when there are any.
+        """Latents of cells; of pairs, as training has them, also the positives' latents and the cells' leaves.
 
         The positive is a random point between the cell and its neighbour (the midpoint in evaluation), mixed after
         normalisation, so that the latent is pulled together along the data and not only at the cells.
@@ -141,7 +141,10 @@ class HDTreeModule(BaseModuleClass):
             [share * x + (1 - share) * x_positive, share * covariates + (1 - share) * covariates_positive], 1
         )
         z, z_positive = self.encoder(torch.cat([torch.cat([x, covariates], dim=1), mixed])).chunk(2)
-        return {"z": z, "z_positive": z_positive, "library": library}
+        out = {"z": z, "z_positive": z_positive, "library": library}
+        if bool(self.codebook.initialised):
+            out["leaf"] = self.codebook.assign(z.detach())
+        return out
 
     def _get_generative_input(
         self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor], **kwargs: Any
@@ -225,8 +228,8 @@ class HDTreeModule(BaseModuleClass):
             # The map is for the eye only: its gradient ends at the latent.
             flat, flat_positive = self.map_head(torch.cat([z, z_positive]).detach()).chunk(2)
             terms["map"] = soft_contrastive_loss(flat, flat_positive, nu=1.0, exaggeration=0.5)
-        if bool(self.codebook.initialised):
-            terms["commitment"] = commitment_weight * self.codebook.commitment(z, self.codebook.assign(z.detach()))
+        if "leaf" in inference_outputs:
+            terms["commitment"] = commitment_weight * self.codebook.commitment(z, inference_outputs["leaf"])
         if self.time_head is not None:
             terms["time"] = time_weight * self._time_loss(self.time_head(z), tensors[TIME_KEY])
         return LossOutput(

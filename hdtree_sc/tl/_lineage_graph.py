@@ -13,7 +13,7 @@ from hdtree_sc._errors import require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.tree import Tree
-from hdtree_sc.tree._agglomerate import link_counts
+from hdtree_sc.tree._agglomerate import group_means, link_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -165,7 +165,7 @@ def _bridges(joined: sparse.csr_matrix, points: NDArray[np.floating]) -> sparse.
     if n_parts == 1:
         return empty
     size = np.bincount(part)
-    centres = np.stack([np.bincount(part, weights=column) for column in points.T], 1) / size[:, None]
+    centres = group_means(points, part)
     order = np.argsort(part, kind="stable")
     members = np.split(order, np.cumsum(size)[:-1])
     tree = minimum_spanning_tree(sparse.csr_matrix(_pairwise(centres) + 1e-9)).tocoo()
@@ -215,8 +215,7 @@ def node_graph(
     held, group = np.unique(position, return_inverse=True)
     m = len(held)
     size = np.bincount(group)
-    centres = np.stack([np.bincount(group, weights=column) for column in expression.T], 1) / size[:, None]
-    apart = np.maximum(_pairwise(centres), 1e-9)
+    apart = np.maximum(_pairwise(group_means(expression, group)), 1e-9)
     k = neighbors.shape[1]
     smaller = np.minimum(size[:, None], size[None])
     links = link_counts(neighbors, group, m)

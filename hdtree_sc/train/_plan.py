@@ -122,10 +122,8 @@ class TreeTrainingPlan(TrainingPlan):
         """One step; the codebook follows the latents by its running means."""
         inference_outputs, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
         self._log(output, "train", prog_bar=True)
-        codebook = self.module.codebook
-        if bool(codebook.initialised):
-            z = inference_outputs["z"].detach()
-            codebook.update(z, codebook.assign(z))
+        if "leaf" in inference_outputs:
+            self.module.codebook.update(inference_outputs["z"].detach(), inference_outputs["leaf"])
         return output.loss
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:

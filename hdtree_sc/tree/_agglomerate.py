@@ -32,6 +32,24 @@ def link_counts(neighbors: NDArray[np.integer], group: NDArray[np.integer], n_gr
     return counts + counts.T
 
 
+def group_means(points: NDArray[np.floating], group: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Mean position of each group of cells.
+
+    Parameters
+    ----------
+    points
+        Positions, (n_cells, d).
+    group
+        Group of each cell, (n_cells,), 0 to m - 1; none is empty.
+
+    Returns
+    -------
+    Array (m, d).
+    """
+    sums = np.stack([np.bincount(group, weights=column) for column in points.T], 1)
+    return sums / np.bincount(group)[:, None]
+
+
 def link_linkage(links: NDArray[np.float64], centroids: NDArray[np.floating]) -> Linkage:
     """Merge the pair of groups with the most links for their degrees, again and again.
 
