@@ -182,8 +182,15 @@ def test_time_labels_order_the_cells_that_have_none(cells):
 
 def test_one_time_only_is_refused(cells):
     cells.obs["known_time"] = 3.0
+    ht.HDTree.setup_anndata(cells, time_key="known_time")
+    model = ht.HDTree(cells)
     with pytest.raises(ValueError, match="known_time.*two different times"):
-        quick(cells, setup={"time_key": "known_time"})
+        model.train(max_epochs=1, **QUIET)
+    cells.obs["known_time"] = cells.obs["time"]
+    model.train(max_epochs=1, **QUIET)
+    assert model.module.time_moments[0] == pytest.approx(cells.obs["time"].mean(), rel=0.1), (
+        "learned once times are there"
+    )
 
 
 # -- training ------------------------------------------------------------------------------------------------
@@ -389,6 +396,13 @@ def test_a_query_without_shared_genes_is_refused(model, cells):
     untrained = ht.HDTree(cells)
     with pytest.raises(RuntimeError, match="train"):
         ht.HDTree.load_query_data(cells, untrained)
+
+
+def test_a_query_model_is_neither_trained_nor_given_another_tree(model, worm):
+    mapped = ht.HDTree.load_query_data(worm[:50].copy(), model)
+    for method in (mapped.train, mapped.build_tree):
+        with pytest.raises(RuntimeError, match="reference model"):
+            method()
 
 
 def test_one_cell_can_be_placed_and_values_are_checked(model, worm):

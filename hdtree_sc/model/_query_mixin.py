@@ -33,6 +33,13 @@ class QueryMixin:
     """
 
     _guest: AnnData | None = None
+    _query_source: weakref.ref[AnnData] | None = None
+
+    def _refuse_query(self, what: str) -> None:
+        """Training cells are known by their rows, and those of a query are others."""
+        if self._query_source is not None:
+            msg = f"{what}: this model only places query cells on a tree that exists; call it on the reference model."
+            raise RuntimeError(msg)
 
     @classmethod
     def load_query_data(cls, adata: AnnData, reference_model: Self | str, **load_kwargs: Any) -> Self:
@@ -149,8 +156,7 @@ class QueryMixin:
 
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:  # noqa: FBT001, FBT002
         """The registered AnnData behind ``adata``: itself, or an aligned copy; the user's is never written to."""
-        source = getattr(self, "_query_source", None)
-        if adata is None or (source is not None and source() is adata):
+        if adata is None or (self._query_source is not None and self._query_source() is adata):
             adata = self.adata  # type: ignore[attr-defined]
         if adata is None:
             msg = "adata: the model was loaded without data, so name the cells (adata=)."

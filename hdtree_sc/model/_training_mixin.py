@@ -109,6 +109,7 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
         if self.adata is None:
             msg = "train() draws neighbours of cells, so the model needs them: load or make it with adata=."
             raise ValueError(msg)
+        self._refuse_query("train")
         n_train = int(round((train_size or 0.9) * self.adata.n_obs))
         self._check_training(n_train, batch_size, devices, trainer_kwargs.get("strategy"))
         if n_neighbors < 1:
@@ -170,6 +171,8 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
         self.train_indices_ = train_indices
         module, scaler = self.module, self.module.scaler
         if not bool(scaler.fitted):
+            # it may refuse the times, and the scaler must not count as fitted then
+            self._fit_time(rows=train_indices)
             n = max(2, min(len(train_indices), SVD_VALUES // self.adata.n_vars))
             rows = np.sort(np.random.default_rng(0).permutation(train_indices)[:n])
             batches = list(self._batches(self.adata, rows, None, None))
@@ -180,7 +183,6 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
             n_components = min(scaler.components.shape[1], len(values) - 1)
             _, _, axes = randomized_svd(values - values.mean(0), n_components, random_state=0)
             scaler.components[:, :n_components] = torch.from_numpy(np.ascontiguousarray(axes.T)).to(scaler.components)
-            self._fit_time(rows=train_indices)
         return self._expression_pca(self._batches(self.adata, None, None, None))
 
     def _fit_time(self, rows: NDArray[np.int64]) -> None:
@@ -216,6 +218,7 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
             Smallest number of training cells of a leaf, the constructor's by default.
         """
         self._require_trained("build_tree")
+        self._refuse_query("build_tree")
         builder = builder or self._option("tree_builder")
         if builder not in BUILDERS:
             msg = f"builder: {builder!r} is none of {', '.join(BUILDERS)}."
