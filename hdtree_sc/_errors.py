@@ -9,6 +9,11 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+NO_CALIBRATION = (
+    "this model has no calibration of what is unlike its training: it was saved by a version without one, or trained "
+    "on fewer than 40 cells. In the first case load it with its cells (adata=), run build_tree() and save it again."
+)
+
 
 def listing(names: Iterable[object], limit: int = 10) -> str:
     """Names as one readable line, cut after `limit` of them.
