@@ -8,6 +8,11 @@ ROOT = "root"
 """Name of the root node of every tree that a model makes."""
 POSITIVE = "positive_"
 """Prefix of the tensors of the neighbours in a minibatch."""
+ENCODER_INPUT = "encoder_input"
+"""Tensor of what the encoder reads of a cell, where a minibatch brings it along."""
+
+UNKNOWN = "unknown"
+"""Category of cells whose batch, label or covariate is not known."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,21 @@ class Keys:
     def leaf_prob(self) -> str:
         """``obs``: probability of the cell's leaf."""
         return f"{self.key}_leaf_prob"
+
+    @property
+    def unplaced(self) -> str:
+        """``obs``: whether the cell is unlike anything in training."""
+        return f"{self.key}_unplaced"
+
+    @property
+    def unplaced_p(self) -> str:
+        """``obs``: p-value of the cell being of the kinds in training."""
+        return f"{self.key}_unplaced_p"
+
+    @property
+    def time(self) -> str:
+        """``obs``: time that the cell's latent tells, of models that were set up with times."""
+        return f"{self.key}_time"
 
     @property
     def cut(self) -> str:

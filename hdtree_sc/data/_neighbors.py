@@ -15,7 +15,11 @@ MAX_EXACT = 30_000
 
 
 def nearest_neighbors(
-    points: NDArray[np.floating], k: int, *, seed: int | None = 0
+    points: NDArray[np.floating],
+    k: int,
+    *,
+    queries: NDArray[np.floating] | None = None,
+    seed: int | None = 0,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Nearest other points by Euclidean distance.
 
@@ -27,23 +31,29 @@ def nearest_neighbors(
     points
         Positions, (n, d).
     k
-        Number of neighbours; at most n - 1 are returned.
+        Number of neighbours; at most n - 1 are returned, or n for queries.
+    queries
+        Other points, (m, d), whose neighbours are wanted; by default those of each point itself.
     seed
         Seed of the approximate search.
 
     Returns
     -------
-    Indices (n, k) and distances (n, k), nearest first, the point itself excluded.
+    Indices (n, k) and distances (n, k), nearest first, the point itself excluded; (m, k) for queries.
     """
     points = np.ascontiguousarray(points, dtype=np.float32)
     n = len(points)
-    k = min(k, n - 1)
+    k = min(k, n - 1 if queries is None else n)
     if n <= MAX_EXACT:
-        distances, indices = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()
+        distances, indices = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(queries)
         return indices.astype(np.int32), distances.astype(np.float32)
     from pynndescent import NNDescent
 
-    indices, distances = NNDescent(points, n_neighbors=k + 1, random_state=seed).neighbor_graph
+    index = NNDescent(points, n_neighbors=k + 1, random_state=seed)
+    if queries is not None:
+        indices, distances = index.query(np.ascontiguousarray(queries, dtype=np.float32), k=k)
+        return indices.astype(np.int32), distances.astype(np.float32)
+    indices, distances = index.neighbor_graph
     return without_self(indices, distances, k)
 
 

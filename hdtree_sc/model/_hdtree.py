@@ -16,11 +16,15 @@ from scvi.data.fields import (
 )
 from scvi.model.base import BaseModelClass, RNASeqMixin
 
+from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data._label_field import PartialLabelField
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._query_mixin import QueryMixin
+from hdtree_sc.model._time_mixin import TimeMixin
 from hdtree_sc.model._training_mixin import TreeTrainingMixin
 from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder
 from hdtree_sc.model._tree_mixin import TreeMixin
+from hdtree_sc.model._unplaced_mixin import UnplacedMixin
 from hdtree_sc.model._validation import check_likelihood, check_setup, check_shape
 from hdtree_sc.module import HDTreeModule
 from hdtree_sc.module._hdtree import TIME_KEY
@@ -30,10 +34,14 @@ if TYPE_CHECKING:
 
     from hdtree_sc.nn._decoder import Likelihood
 
+MANY_CELLS = 16_000
+"""From so many cells on they can feed a larger encoder."""
 LIKELIHOODS = ("nb", "zinb", "normal", "bernoulli")
 
 
-class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, BaseModelClass):
+class HDTree(
+    QueryMixin, FileMixin, TreeMixin, UnplacedMixin, TimeMixin, RNASeqMixin, TreeTrainingMixin, BaseModelClass
+):
     """Learn a tree of cells: one latent, one hierarchical codebook, one count decoder.
 
     The encoder is trained so that expression neighbours meet (soft contrastive loss), so that the decoder can tell
@@ -51,9 +59,9 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, B
     tree_depth
         Largest number of tree levels below the root.
     n_hidden
-        Width of the hidden layers.
+        Width of the hidden layers; by default 256, and 512 from 16,000 cells on.
     n_layers
-        Number of hidden layers of the encoder.
+        Number of hidden layers of the encoder; by default 2, and 3 from 16,000 cells on.
     dropout_rate
         Dropout rate of the encoder.
     gene_likelihood
@@ -67,10 +75,16 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, B
         Smallest number of training cells of a leaf; by default 10, less for fewer than 200 cells.
     n_pcs
         Principal components of the normalised expression in which neighbours are searched.
+    n_input_pcs
+        Principal components that the encoder reads; by default 50, and 100 from 16,000 cells on. Few cells can not teach an encoder of thousands of genes what is
+        noise; the components can.
     nu
         Degrees of freedom of the contrastive kernel; small is sharp.
     exaggeration
-        Attraction of neighbours: 0.5 saturates and keeps developments whole, 2 drives clusters apart.
+        Attraction of neighbours: 0.5 saturates, 2 drives groups apart.
+    use_labels
+        Whether the latent is trained to tell the labels of ``labels_key``, of the cells that have one. Off unless asked
+        for: a tree that was told the labels can not be judged by them.
 
     Examples
     --------
@@ -94,16 +108,18 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, B
         registry: dict[str, Any] | None = None,
         n_latent: int = 24,
         tree_depth: int = 10,
-        n_hidden: int = 256,
-        n_layers: int = 2,
-        dropout_rate: float = 0.1,
+        n_hidden: int | None = None,
+        n_layers: int | None = None,
+        dropout_rate: float = 0.0,
         gene_likelihood: Likelihood = "nb",
-        tree_builder: TreeBuilder = "links",
+        tree_builder: TreeBuilder = "information",
         max_leaves: int = 64,
         min_cells: int | None = None,
         n_pcs: int = 30,
+        n_input_pcs: int | None = None,
         nu: float = 0.2,
-        exaggeration: float = 0.5,
+        exaggeration: float = 2.0,
+        use_labels: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         super().__init__(adata, registry)
         if tree_builder not in BUILDERS:
@@ -113,6 +129,11 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, B
             check_shape(adata, n_latent=n_latent, tree_depth=tree_depth)
             check_likelihood(adata, self._setup("layer"), gene_likelihood, LIKELIHOODS)
         stats = self.summary_stats
+        # resolved here, so that the file says which: a model may be loaded with other cells
+        many = stats.n_cells >= MANY_CELLS
+        n_hidden = n_hidden or (512 if many else 256)
+        n_layers = n_layers or (3 if many else 2)
+        n_input_pcs = n_input_pcs or (100 if many else 50)
         categories = self.registry["field_registries"].get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {})
         self.module = self._module_cls(
             n_input=stats.n_vars,
@@ -126,6 +147,8 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, B
             tree_depth=tree_depth,
             gene_likelihood=gene_likelihood,
             n_pcs=n_pcs,
+            n_input_pcs=n_input_pcs,
+            labels_to_tell=self._labels_to_tell() if use_labels else (),
             has_time=self._setup("time_key") is not None,
             nu=nu,
             exaggeration=exaggeration,
@@ -139,6 +162,15 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, B
 
     def _setup(self, name: str) -> Any:
         return self.registry.get("setup_args", {}).get(name)
+
+    def _labels_to_tell(self) -> tuple[bool, ...]:
+        """Of each registered label, whether it is one to learn: the unknown one is not."""
+        state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
+        told = tuple(str(label) != UNKNOWN for label in state["categorical_mapping"])
+        if self._setup("labels_key") is None or sum(told) < 2:
+            msg = "use_labels: setup_anndata needs a labels_key= with at least two known labels."
+            raise ValueError(msg)
+        return told
 
     @classmethod
     def setup_anndata(
@@ -164,7 +196,8 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, B
         batch_key
             ``obs`` column of batches, given to encoder and decoder.
         labels_key
-            ``obs`` column of cell labels. Training does not use them.
+            ``obs`` column of cell labels, missing in any number of cells. Training does not use them unless the
+            model is made with ``use_labels=True``.
         time_key
             ``obs`` column with the time of collection, a number, missing in any number of cells. The latent is trained
             to tell it.
@@ -201,7 +234,7 @@ class HDTree(QueryMixin, FileMixin, TreeMixin, RNASeqMixin, TreeTrainingMixin, B
         fields = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+            PartialLabelField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
             NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
             NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),

@@ -14,15 +14,13 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.model._validation import check_values, values_of
 
 if TYPE_CHECKING:
     from typing import Self
 
 logger = logging.getLogger("hdtree_sc")
-
-UNKNOWN = "unknown"
-"""Category of query cells whose batch, label or covariate is not known."""
 
 
 class QueryMixin:

@@ -13,9 +13,9 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import UnsupervisedTrainingMixin
 from sklearn.utils.extmath import randomized_svd
 
+from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.data._splitter import PairSplitter
 from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder, build_tree
-from hdtree_sc.module._hdtree import TIME_KEY
 from hdtree_sc.train import ResumeCheckpoint, TreeTrainingPlan, TreeTrainRunner
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ TARGET_STEPS = 800
 """Steps that a default training takes on a small data set."""
 SVD_VALUES = 60_000_000
 """Largest number of values (cells x features) that principal components are learned from."""
+
+HELD_OUT_CELLS = 5_000
+"""Splits are checked on at most so many validation cells."""
+SCALE_CELLS = 5_000
+"""The scale of the principal components is learned from so many cells."""
 
 
 class TreeTrainingMixin(UnsupervisedTrainingMixin):
@@ -46,8 +51,8 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
 
     @property
     def _max_leaves(self) -> int:
-        # a leaf should hold some twenty cells on average, or it is noise
-        return int(np.clip(self.adata.n_obs // 20, 2, self._option("max_leaves")))
+        # a leaf should hold some ten cells on average; those that are noise are found on held-out cells
+        return int(np.clip(self.adata.n_obs // 10, 2, self._option("max_leaves")))
 
     def train(
         self,
@@ -125,7 +130,9 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
             trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), ResumeCheckpoint(checkpoint_dir)]
         seed = settings.seed
         plan = {"max_leaves": self._max_leaves, "min_cells": self._min_cells, "seed": seed} | (plan_kwargs or {})
-        splitter = {"represent": self._represent, "n_neighbors": n_neighbors} | (datasplitter_kwargs or {})
+        splitter = {
+            "represent": self._represent, "encoder_input": self._encoder_input, "n_neighbors": n_neighbors
+        } | (datasplitter_kwargs or {})  # fmt: skip
         # scvi-tools leaves a trained module in evaluation mode, and Lightning keeps what it finds
         self.module.train()
         interrupt_handler = signal.getsignal(signal.SIGINT)
@@ -182,20 +189,17 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
             values = scaler(x, library).cpu().numpy()
             n_components = min(scaler.components.shape[1], len(values) - 1)
             _, _, axes = randomized_svd(values - values.mean(0), n_components, random_state=0)
-            scaler.components[:, :n_components] = torch.from_numpy(np.ascontiguousarray(axes.T)).to(scaler.components)
+            held = [torch.from_numpy(part).to(scaler.components) for part in (values[:SCALE_CELLS], axes)]
+            scaler.set_components(*held)
         return self._expression_pca(self._batches(self.adata, None, None, None))
 
-    def _fit_time(self, rows: NDArray[np.int64]) -> None:
-        if self.module.time_head is None:
-            return
-        time = np.asarray(self.adata_manager.get_from_registry(TIME_KEY), dtype=float).ravel()[rows]
-        known = time[np.isfinite(time)]
-        if len(known) < 2 or known.std() == 0:
-            msg = (
-                f"time_key: adata.obs[{self._setup('time_key')!r}] has no two different times among the training cells."
-            )
-            raise ValueError(msg)
-        self.module.time_moments.copy_(torch.tensor([known.mean(), known.std()]))
+    @torch.inference_mode()
+    def _encoder_input(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the encoder reads of all cells, and their library sizes: the scaler is fixed while training goes on."""
+        module = self.module
+        batches = self._batches(self.adata, None, None, None)
+        x, library = self._over(batches, lambda tensors: module._encoder_input(tensors)[::2])
+        return x, library
 
     def build_tree(
         self,
@@ -205,6 +209,9 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
         min_cells: int | None = None,
     ) -> None:
         """Build the tree anew on the latents of the training cells, without training.
+
+        The tree has at most ``max_leaves`` leaves of ``min_cells`` cells, and of those splits the ones that the
+        validation cells support: these fall on the side where their nearest training cells in expression are.
 
         Parameters
         ----------
@@ -230,5 +237,16 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
             builder=builder,
             max_leaves=max_leaves or self._max_leaves,
             min_cells=min_cells or self._min_cells,
+            held_out=self._held_out(),
             seed=settings.seed or 0,
         )
+        self._fit_unplaced()
+
+    def _held_out(self) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
+        """Latents of validation cells and the training cells nearest to each in expression."""
+        rows = np.asarray(self.validation_indices)[:HELD_OUT_CELLS]
+        if len(rows) == 0:
+            return None
+        reference = self.get_expression_pca(indices=self.train_indices_)
+        near, _ = nearest_neighbors(reference, 15, queries=self.get_expression_pca(indices=rows))
+        return self.get_latent(indices=rows), near

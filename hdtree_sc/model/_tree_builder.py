@@ -9,15 +9,23 @@ import torch
 from sklearn.cluster import KMeans
 
 from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tree._agglomerate import group_means, heap_layout, link_counts, link_linkage, ward_linkage
+from hdtree_sc.model._split_support import prune_unsupported
+from hdtree_sc.tree._agglomerate import (
+    group_means,
+    heap_layout,
+    information_linkage,
+    link_counts,
+    link_linkage,
+    ward_linkage,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hdtree_sc.nn import TreeCodebook
 
-TreeBuilder = Literal["links", "ward", "bisecting"]
-BUILDERS: tuple[str, ...] = ("links", "ward", "bisecting")
+TreeBuilder = Literal["information", "links", "ward", "bisecting"]
+BUILDERS: tuple[str, ...] = ("information", "links", "ward", "bisecting")
 
 LINK_CELLS = 20_000
 """Links between groups are counted on at most this many cells."""
@@ -30,13 +38,14 @@ def build_tree(
     builder: TreeBuilder,
     max_leaves: int,
     min_cells: int,
+    held_out: tuple[NDArray[np.float32], NDArray[np.integer]] | None = None,
     n_neighbors: int = 15,
     seed: int = 0,
 ) -> None:
     """Write the final tree into the codebook.
 
     The leaves that the codebook learned are micro-codes. ``"bisecting"`` keeps the tree it learned them in, top-down.
-    The other two settle the micro-codes by k-means over all cells and merge them bottom-up, since a wrong cut near the
+    The others settle the micro-codes by k-means over all cells and merge them bottom-up, since a wrong cut near the
     root cannot be undone below.
 
     Parameters
@@ -46,12 +55,16 @@ def build_tree(
     latent
         Latents of the training cells, (n, d).
     builder
-        ``"links"``: average linkage on observed over expected nearest-neighbour links. ``"ward"``: size-weighted Ward.
+        ``"information"``: least loss of information on where walks over neighbour links end. ``"links"``: average
+        linkage on observed over expected nearest-neighbour links. ``"ward"``: size-weighted Ward.
         ``"bisecting"``: the codebook's own tree.
     max_leaves
         Largest number of leaves.
     min_cells
         Smallest number of training cells of a leaf.
+    held_out
+        Latents (m, d) of cells that were not trained on, and for each the rows (m, k) in ``latent`` of its nearest
+        training cells in expression; splits that these do not support are dropped. None keeps all.
     n_neighbors
         Number of neighbours that links are counted over.
     seed
@@ -69,8 +82,9 @@ def build_tree(
         _keep_own_tree(codebook, z, min_cells)
         _calibrate(codebook, z[rows], neighbors)
         return
-    start = codebook.codes[codebook.is_leaf()].cpu().numpy()
-    group = KMeans(len(start), init=start, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
+    # started afresh: from the bisection's codes the micro-codes keep its cuts, and seeds differ more
+    n_codes = min(max_leaves, int(codebook.is_leaf().sum()))
+    group = KMeans(n_codes, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
     group = _drop_small(latent, group, min_cells)
     sizes = np.bincount(group)
     centroids = group_means(latent, group)
@@ -80,9 +94,14 @@ def build_tree(
         if builder == "ward":
             linkage = ward_linkage(centroids, sizes)
         else:
-            linkage = link_linkage(link_counts(neighbors, group[rows], len(sizes)), centroids)
+            links = link_counts(neighbors, group[rows], len(sizes))
+            linkage = (
+                link_linkage(links, centroids) if builder == "links" else information_linkage(links, centroids, sizes)
+            )
         leaf, heights = heap_layout(linkage, codebook.depth, sizes)
     _write(codebook, z, torch.from_numpy(leaf[group]).to(device), heights)
+    if held_out is not None:
+        prune_unsupported(codebook, z, torch.from_numpy(held_out[0]).to(z), held_out[1])
     _calibrate(codebook, z[rows], neighbors)
 
 

@@ -48,6 +48,10 @@ class Placement:
         Position of each cell's leaf in ``get_tree().nodes``, (n,).
     path_probabilities
         Probability of the chosen node at each level, float32 (n, depth); 0 below the leaf.
+    unplaced_p
+        p-value of each cell being of the kinds in training, float32 (n,), or None of a model without calibration.
+    time
+        Time that each latent tells, float32 (n,), or None of a model that was set up without ``time_key``.
     """
 
     latent: NDArray[np.float32]
@@ -55,6 +59,8 @@ class Placement:
     expression_pca: NDArray[np.float32]
     leaf: NDArray[np.int64]
     path_probabilities: NDArray[np.float32]
+    unplaced_p: NDArray[np.float32] | None = None
+    time: NDArray[np.float32] | None = None
 
 
 class TreeMixin:
@@ -93,7 +99,13 @@ class TreeMixin:
 
     def _components(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         module = self.module  # type: ignore[attr-defined]
-        return module.scaler.principal_components(tensors["X"], module._library(tensors))
+        return module.scaler.principal_components(tensors["X"], module._library(tensors))[:, : module.n_pcs]
+
+    def _scaled(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Standardised values and their principal components, from one pass of the scaler."""
+        module = self.module  # type: ignore[attr-defined]
+        scaled = module.scaler(tensors["X"], module._library(tensors))
+        return scaled, scaled @ module.scaler.components[:, : module.unplaced.landmarks.shape[1]]
 
     @staticmethod
     def _over(batches: Iterable[Any], function: Callable[[Any], tuple[torch.Tensor, ...]]) -> list[NDArray[Any]]:
@@ -229,13 +241,18 @@ class TreeMixin:
             leaf = codebook.assign(z)
             passed = codebook.paths(leaf)
             chosen = codebook.node_probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
-            return z, self.module.map_head(z), self._components(tensors), leaf, chosen  # type: ignore[attr-defined]
+            scaled, components = self._scaled(tensors)
+            own = self._own_unplaced(tensors, scaled, components)  # type: ignore[attr-defined]
+            flat, time = self.module.map_head(z), self.module.told_time(z)  # type: ignore[attr-defined]
+            return z, flat, components, leaf, chosen, own, time
 
         batches = self._batches(adata, indices, batch_size, dataloader)
-        latent, flat, components, leaf, on_path = self._over(batches, whereabouts)
+        latent, flat, components, leaf, on_path, own, time = self._over(batches, whereabouts)
         slots, names = self._named_slots()
         position = self.get_tree().index(names)[np.searchsorted(slots, leaf)]
-        return Placement(latent, flat, components, position, on_path)
+        unplaced_p = self._unplaced_p(own, components)  # type: ignore[attr-defined]
+        told = None if self.module.time_head is None else time  # type: ignore[attr-defined]
+        return Placement(latent, flat, components, position, on_path, unplaced_p, told)
 
     def get_tree(self) -> Tree:
         """The tree, with the number of training cells of each node.

@@ -72,7 +72,8 @@ def check_setup(
             msg = f"{argument}: adata.obs[{key!r}] holds {adata.obs[key].dtype}, numbers wanted."
             raise ValueError(msg)
     for argument, key in categorical.items():
-        if key is not None and adata.obs[key].isna().any():
+        # a label may be missing: it counts as unknown
+        if key is not None and argument != "labels_key" and adata.obs[key].isna().any():
             count = int(adata.obs[key].isna().sum())
             msg = f"{argument}: adata.obs[{key!r}] is missing in {count} cells: name them, e.g. 'unknown', first."
             raise ValueError(msg)

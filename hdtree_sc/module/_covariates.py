@@ -9,6 +9,8 @@ from scvi import REGISTRY_KEYS
 from torch import nn
 from torch.nn import functional as F
 
+from hdtree_sc._keys import ENCODER_INPUT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -49,7 +51,8 @@ class CovariateVector(nn.Module):
         prefix
             What stands before the names.
         """
-        x = tensors[prefix + REGISTRY_KEYS.X_KEY]
+        known = prefix + ENCODER_INPUT
+        x = tensors[known] if known in tensors else tensors[prefix + REGISTRY_KEYS.X_KEY]
         parts = [x.new_zeros(x.shape[0], 0)]
         if self.n_batch > 1:
             parts.append(_one_hot(tensors[prefix + REGISTRY_KEYS.BATCH_KEY][:, 0], self.n_batch))

@@ -8,12 +8,15 @@ import torch
 from scvi import REGISTRY_KEYS
 from scvi.distributions import Normal, ZeroInflatedNegativeBinomial
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from torch import nn
+from torch.nn import functional as F
 
-from hdtree_sc._keys import POSITIVE
+from hdtree_sc._keys import ENCODER_INPUT, POSITIVE
 from hdtree_sc.module._covariates import CovariateVector
 from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
 from hdtree_sc.nn import MLP, Decoder, TreeCodebook, soft_contrastive_loss
 from hdtree_sc.nn._scaler import ExpressionScaler
+from hdtree_sc.nn._unplaced import UnplacedScore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +56,12 @@ class HDTreeModule(BaseModuleClass):
         ``"nb"``, ``"zinb"``, ``"normal"`` or ``"bernoulli"``.
     n_pcs
         Number of principal components in which neighbours are searched.
+    n_input_pcs
+        Number of principal components that the encoder reads.
     has_time
         Whether cells carry a time, known for some of them at least.
+    labels_to_tell
+        Of each label, whether the latent is trained to tell it; empty for none.
     nu
         Degrees of freedom of the contrastive kernel.
     exaggeration
@@ -71,11 +78,13 @@ class HDTreeModule(BaseModuleClass):
         n_latent: int = 24,
         n_hidden: int = 256,
         n_layers: int = 2,
-        dropout_rate: float = 0.1,
+        dropout_rate: float = 0.0,
         tree_depth: int = 10,
         gene_likelihood: Likelihood = "nb",
         n_pcs: int = 30,
+        n_input_pcs: int = 50,
         has_time: bool = False,
+        labels_to_tell: Sequence[bool] = (),
         nu: float = 0.2,
         exaggeration: float = 0.5,
     ) -> None:
@@ -87,14 +96,25 @@ class HDTreeModule(BaseModuleClass):
         self.is_count = gene_likelihood in ("nb", "zinb")
         self.covariates = CovariateVector(n_batch, n_cats_per_cov, n_continuous_cov)
         n_covariates = self.covariates.width
-        self.scaler = ExpressionScaler(n_input, min(n_pcs, n_input), is_count=self.is_count)
-        self.encoder = MLP(n_input + n_covariates, n_latent, n_hidden=n_hidden, n_layers=n_layers, dropout=dropout_rate)
+        self.n_pcs, self.n_input_pcs = min(n_pcs, n_input), min(n_input_pcs, n_input)
+        self.scaler = ExpressionScaler(
+            n_input,
+            max(self.n_pcs, self.n_input_pcs),
+            is_count=self.is_count,
+            common_unit=gene_likelihood == "bernoulli",
+        )
+        self.encoder = MLP(
+            self.n_input_pcs + n_covariates, n_latent, n_hidden=n_hidden, n_layers=n_layers, dropout=dropout_rate
+        )
         self.decoder = Decoder(
             n_latent, n_input, n_covariates=n_covariates, likelihood=gene_likelihood, n_hidden=n_hidden
         )
         self.codebook = TreeCodebook(n_latent, tree_depth)
+        self.unplaced = UnplacedScore(n_input, self.n_pcs, is_count=self.is_count)
         self.map_head = MLP(n_latent, 2, n_hidden=128, n_layers=2, dropout=0.0)
         self.time_head = MLP(n_latent, 1, n_hidden=64, n_layers=1, dropout=0.0) if has_time else None
+        self.label_head = nn.Linear(n_latent, len(labels_to_tell)) if labels_to_tell else None
+        self.register_buffer("labels_to_tell", torch.tensor(labels_to_tell, dtype=torch.bool), persistent=False)
         # mean and standard deviation of the known times of training cells
         self.register_buffer("time_moments", torch.tensor([0.0, 1.0]))
 
@@ -106,12 +126,17 @@ class HDTreeModule(BaseModuleClass):
 
     def _encoder_input(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> tuple[torch.Tensor, ...]:
         library = self._library(tensors, prefix)
-        return self.scaler(tensors[prefix + REGISTRY_KEYS.X_KEY], library), self.covariates(tensors, prefix), library
+        if prefix + ENCODER_INPUT in tensors:
+            # worked out once for all of training
+            return tensors[prefix + ENCODER_INPUT], self.covariates(tensors, prefix), library
+        scaled = self.scaler(tensors[prefix + REGISTRY_KEYS.X_KEY], library)
+        x = scaled @ self.scaler.components[:, : self.n_input_pcs] / self.scaler.scale
+        return x, self.covariates(tensors, prefix), library
 
     def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
         x, covariates, library = self._encoder_input(tensors)
         out = {"x": x, "covariates": covariates, "library": library}
-        if POSITIVE + REGISTRY_KEYS.X_KEY in tensors:
+        if any(name.startswith(POSITIVE) for name in tensors):
             out["x_positive"], out["covariates_positive"], _ = self._encoder_input(tensors, POSITIVE)
         return out
 
@@ -141,7 +166,7 @@ class HDTreeModule(BaseModuleClass):
             [share * x + (1 - share) * x_positive, share * covariates + (1 - share) * covariates_positive], 1
         )
         z, z_positive = self.encoder(torch.cat([torch.cat([x, covariates], dim=1), mixed])).chunk(2)
-        out = {"z": z, "z_positive": z_positive, "library": library}
+        out = {"z": z, "z_positive": z_positive, "share": share, "library": library}
         if bool(self.codebook.initialised):
             out["leaf"] = self.codebook.assign(z.detach())
         return out
@@ -149,10 +174,12 @@ class HDTreeModule(BaseModuleClass):
     def _get_generative_input(
         self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor], **kwargs: Any
     ) -> dict[str, Any]:
+        # of pairs, expression may be there for the first cells only
+        n = tensors[REGISTRY_KEYS.X_KEY].shape[0]
         return {
-            "z": inference_outputs["z"],
-            "covariates": self.covariates(tensors),
-            "library": inference_outputs["library"],
+            "z": inference_outputs["z"][..., :n, :],
+            "covariates": self.covariates(tensors)[:n],
+            "library": inference_outputs["library"][..., :n, :],
         }
 
     @auto_move_data
@@ -196,7 +223,8 @@ class HDTreeModule(BaseModuleClass):
         contrastive_weight: float = 1.0,
         reconstruction_weight: float = 0.3,
         commitment_weight: float = 0.5,
-        time_weight: float = 1.0,
+        time_weight: float = 3.0,
+        label_weight: float = 1.0,
     ) -> LossOutput:
         """Joint loss of a minibatch of pairs.
 
@@ -216,6 +244,8 @@ class HDTreeModule(BaseModuleClass):
             Weight of the share of the latents' scatter that the codebook leaves unexplained, once it exists.
         time_weight
             Weight of the squared error of the time that the latent predicts, in standard deviations.
+        label_weight
+            Weight of the cross-entropy of the known labels, where the latent is trained to tell them.
         """
         z = inference_outputs["z"]
         x = tensors[REGISTRY_KEYS.X_KEY]
@@ -230,20 +260,42 @@ class HDTreeModule(BaseModuleClass):
             terms["map"] = soft_contrastive_loss(flat, flat_positive, nu=1.0, exaggeration=0.5)
         if "leaf" in inference_outputs:
             terms["commitment"] = commitment_weight * self.codebook.commitment(z, inference_outputs["leaf"])
+        if self.label_head is not None:
+            terms["label"] = label_weight * self._label_loss(z, tensors[REGISTRY_KEYS.LABELS_KEY][:, 0].long())
         if self.time_head is not None:
-            terms["time"] = time_weight * self._time_loss(self.time_head(z), tensors[TIME_KEY])
+            terms["time"] = time_weight * self._time_loss(tensors, inference_outputs)
         return LossOutput(
             loss=torch.stack(list(terms.values())).sum(),
             reconstruction_loss=reconstruction,
-            n_obs_minibatch=x.shape[0],
+            n_obs_minibatch=z.shape[0],
             extra_metrics={name: value.detach() for name, value in terms.items() if name != "reconstruction"},
         )
 
-    def _time_loss(self, told: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    def _label_loss(self, z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        assert self.label_head is not None
+        known = self.labels_to_tell[label]
+        told = self.label_head(z)[known]
+        return F.cross_entropy(told, label[known]) if len(told) else z.sum() * 0.0
+
+    def _time_loss(self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Squared error of the known times; a point between two cells has a time between theirs."""
+        assert self.time_head is not None
+        z, time = inference_outputs["z"], tensors[TIME_KEY]
+        if "z_positive" in inference_outputs:
+            share = inference_outputs["share"]
+            between = share * time + (1 - share) * tensors[POSITIVE + TIME_KEY]
+            z, time = torch.cat([z, inference_outputs["z_positive"]]), torch.cat([time, between])
         known = torch.isfinite(time)
         mean, std = self.time_moments
-        error = told - torch.where(known, (time - mean) / std, torch.zeros_like(time))
+        error = self.time_head(z) - torch.where(known, (time - mean) / std, torch.zeros_like(time))
         return (error.square() * known).sum() / known.sum().clamp_min(1)
+
+    def told_time(self, z: torch.Tensor) -> torch.Tensor:
+        """Time (n,) that latents tell, in the units of the training data; NaN of a model without time."""
+        if self.time_head is None:
+            return torch.full_like(z[:, 0], torch.nan)
+        mean, std = self.time_moments
+        return self.time_head(z)[:, 0] * std + mean
 
     @torch.inference_mode()
     def sample(

@@ -20,7 +20,11 @@ class SparseNegativeBinomial(NegativeBinomial):
         log_prob = -theta * torch.log1p(mu / theta)
         at = value.nonzero(as_tuple=True)
         x, m, r = value[at], mu[at], theta[at]
-        above = torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1) + x * (m / (m + r)).log()
+        # where all cells share a feature's dispersion, as the decoder's do, its gamma function is taken once
+        shared = self.theta.ndim > 1 and self.theta.stride()[:-1] == (0,) * (self.theta.ndim - 1)
+        row = self.theta[(0,) * (self.theta.ndim - 1)] + self._eps
+        gamma = torch.lgamma(row)[at[-1]] if shared else torch.lgamma(r)
+        above = torch.lgamma(x + r) - gamma - torch.lgamma(x + 1) + x * (m / (m + r)).log()
         return log_prob.index_put(at, above, accumulate=True)
 
 

@@ -80,11 +80,13 @@ class TreeCodebook(nn.Module):
         # Two candidate codes per level: O(n depth d), no distances to all nodes.
         z = z.float()
         node = torch.zeros(z.shape[0], dtype=torch.long, device=z.device)
+        left_right = torch.tensor([1, 2], device=z.device)
         for level in range(self.depth):
-            children = 2 * node.clamp_max(self.n_inner - 1).unsqueeze(1) + torch.tensor([1, 2], device=z.device)
+            children = 2 * node.clamp_max(self.n_inner - 1).unsqueeze(1) + left_right
             distance = (self.codes[children] - z.unsqueeze(1)).square().sum(-1)
             chosen = children.gather(1, distance.argmin(1, keepdim=True)).squeeze(1)
-            inner = (heap_level(node) == level) & self.active[children[:, 0]]
+            # a node of an earlier level has stopped there
+            inner = (node >= 2**level - 1) & self.active[children[:, 0]]
             node = torch.where(inner, chosen, node)
         return node
 
@@ -270,7 +272,7 @@ class TreeCodebook(nn.Module):
             if not self.active[node]:
                 continue  # gone with an earlier one's surroundings
             parent = (node - 1) // 2
-            below = self._subtree(parent)
+            below = self.subtree(parent)
             n_leaves = int((self.is_leaf() & below).sum())
             self.active &= ~below
             self.active[parent] = True
@@ -280,7 +282,7 @@ class TreeCodebook(nn.Module):
             self.set_leaves(z, leaf)
         return len(dead)
 
-    def _subtree(self, node: int) -> torch.Tensor:
+    def subtree(self, node: int) -> torch.Tensor:
         """Mask (n_nodes,) of a node and everything below it."""
         slots = torch.arange(len(self.active), device=self.active.device)
         up = (heap_level(slots) - int(heap_level(torch.tensor(node)))).clamp_min(0)

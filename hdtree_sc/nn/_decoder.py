@@ -70,14 +70,14 @@ class Decoder(nn.Module):
         ``scale`` (standard deviation). Bernoulli: ``logits``. All (..., n_features).
         """
         h = self.activation(self.net(torch.cat([z, covariates], dim=-1)))
-        location = self.location(h)
+        location = self.location(h).float()
         if self.likelihood == "bernoulli":
             return {"logits": location}
         spread = self.log_dispersion.clamp(-7.0, 10.0).exp()
         if self.likelihood == "normal":
             return {"mu": location, "scale": spread.expand_as(location)}
-        shares = torch.softmax(location.float(), dim=-1)
+        shares = torch.softmax(location, dim=-1)
         out = {"scale": shares, "mu": library * shares, "theta": spread.expand_as(location)}
         if self.likelihood == "zinb":
-            out["zi_logits"] = self.dropout_logits(h)
+            out["zi_logits"] = self.dropout_logits(h).float()
         return out

@@ -36,5 +36,9 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*blocks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``x`` of shape (..., n_in) to (..., n_out)."""
-        return self.layers(x)
+        """Map ``x`` of shape (..., n_in) to (..., n_out); the last layer in float32 whatever the precision."""
+        for layer in self.layers[:-1]:
+            x = layer(x)
+        # distances between latents are taken later, and bfloat16 has eight bits
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            return self.layers[-1](x.float())

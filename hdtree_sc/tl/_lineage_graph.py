@@ -24,6 +24,8 @@ MIN_LINKS = 1 / 3
 
 The border between two leaves grows slower than the leaves do, stray links grow with them: the square root is between.
 """
+TIME_AXIS = 8.0
+"""Standard deviation of the axis of time, in those of the longest axis of expression."""
 BRIDGE_CELLS = 500
 """A bridge between parts of the cell graph joins the closest pair among so many cells of each."""
 
@@ -37,6 +39,10 @@ def lineage_graph(
     expression keeps development whole. So cells are joined to their nearest in both, edges are as long as they are in
     expression (principal components), and as strong as they are short in the latent. Leaves are joined where enough of
     their cells are neighbours in expression.
+
+    Of a model that was set up with ``time_key``, the time that a cell's latent tells counts as one more axis of its
+    expression, the longest: the way between cells is then mostly the time between them, for cells without a known time
+    too.
 
     Parameters
     ----------
@@ -89,7 +95,12 @@ def lineage_graph(
     shape = Tree.from_adata(adata, key=key)
 
     neighbors, _ = nearest_neighbors(expression, n_neighbors, seed=seed)
-    distances, connectivities = cell_graph(expression, latent, neighbors, seed=seed)
+    if keys.time in adata.obs:
+        ordered = with_time(expression, adata.obs[keys.time].to_numpy(float))
+        near_in_time, _ = nearest_neighbors(ordered, n_neighbors, seed=seed)
+        distances, connectivities = cell_graph(ordered, latent, near_in_time, seed=seed)
+    else:
+        distances, connectivities = cell_graph(expression, latent, neighbors, seed=seed)
     edges = node_graph(shape, shape.index(leaf), expression, neighbors)
 
     out = adata.copy() if copy else adata
@@ -102,6 +113,13 @@ def lineage_graph(
         "params": {"n_neighbors": n_neighbors, "method": "hdtree_sc", "metric": "euclidean", "use_rep": keys.pca},
     }
     return out if copy else None
+
+
+def with_time(expression: NDArray[np.floating], time: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Expression components (n, p) with the time told (n,) as one more axis, (n, p + 1)."""
+    longest = float(expression.std(0).max())
+    axis = TIME_AXIS * longest * (time - time.mean()) / max(float(time.std()), 1e-12)
+    return np.concatenate([expression, axis[:, None]], 1).astype(np.float32)
 
 
 def cell_graph(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from hdtree_sc._errors import NO_CALIBRATION
 from hdtree_sc._keys import Keys
 from hdtree_sc.tree._sums import subtree_sums
 
@@ -17,7 +19,9 @@ DEFAULT_KEYS = {"HDTree": "hdtree", "BranchedDiffusion": "branched", "TreeVAE": 
 """Key of each model's tree."""
 
 
-def tree(adata: AnnData, model: Any, *, key_added: str | None = None, copy: bool = False) -> AnnData | None:
+def tree(
+    adata: AnnData, model: Any, *, key_added: str | None = None, alpha: float = 0.05, copy: bool = False
+) -> AnnData | None:
     """Place cells on a model's tree and write all there is to know about it.
 
     Parameters
@@ -28,6 +32,8 @@ def tree(adata: AnnData, model: Any, *, key_added: str | None = None, copy: bool
         A trained model, or a query model of ``load_query_data``.
     key_added
         Key of the tree; by default ``"hdtree"``, ``"branched"`` or ``"treevae"``.
+    alpha
+        Share of new cells of known types that are called unplaced by chance.
     copy
         Whether to annotate and return a copy.
 
@@ -49,6 +55,11 @@ def tree(adata: AnnData, model: Any, *, key_added: str | None = None, copy: bool
         Probability of the chosen node at each level, 0 below the cell's leaf.
     ``adata.obs["<key>_leaf"]``, ``adata.obs["<key>_leaf_prob"]``
         Leaf, categorical in tree order, and its probability.
+    ``adata.obs["<key>_unplaced"]``, ``adata.obs["<key>_unplaced_p"]``
+        Whether the cell is unlike anything in training, so that its leaf means nothing, and the p-value behind it, see
+        :meth:`hdtree_sc.model.HDTree.get_unplaced`. Not of models without calibration, which warn.
+    ``adata.obs["<key>_time"]`` : float32
+        Time that each latent tells, of models that were set up with ``time_key``.
     ``adata.uns["<key>"]``
         ``"nodes"`` (DataFrame: ``parent``, ``level``, ``n_cells``, ``is_leaf``, ``height``), ``"codebook"`` (float32,
         (n_nodes, n_latent)) and ``"params"``.
@@ -58,8 +69,11 @@ def tree(adata: AnnData, model: Any, *, key_added: str | None = None, copy: bool
     RuntimeError
         If the model was not trained.
     ValueError
-        If the cells share no gene with the model.
+        If the cells share no gene with the model, or ``alpha`` is no share.
     """
+    if not 0 < alpha < 1:
+        msg = f"alpha: {alpha} is outside 0 to 1, it is the share of false calls."
+        raise ValueError(msg)
     keys = Keys(key_added or DEFAULT_KEYS.get(type(model).__name__, type(model).__name__.lower()))
     # everything is computed before the first field is written
     shape, placed = model.get_tree(), model.place(adata)
@@ -82,6 +96,16 @@ def tree(adata: AnnData, model: Any, *, key_added: str | None = None, copy: bool
     names = np.array(shape.nodes, dtype=object)
     out.obs[keys.leaf] = pd.Categorical(names[placed.leaf], categories=list(shape.leaves))
     out.obs[keys.leaf_prob] = leaf_probability.astype(np.float32)
+    # what an earlier model said of these cells does not stand
+    out.obs.drop(columns=[keys.unplaced, keys.unplaced_p, keys.time], errors="ignore", inplace=True)
+    if placed.unplaced_p is None:
+        msg = f"No {keys.unplaced!r} was written: {NO_CALIBRATION}"
+        warnings.warn(msg, UserWarning, stacklevel=2)
+    else:
+        out.obs[keys.unplaced] = placed.unplaced_p <= alpha
+        out.obs[keys.unplaced_p] = placed.unplaced_p
+    if placed.time is not None:
+        out.obs[keys.time] = placed.time
     out.uns[keys.key] = {
         "nodes": nodes,
         "codebook": np.array(shape.codebook, dtype=np.float32),

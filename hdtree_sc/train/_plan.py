@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,6 +61,8 @@ class TreeTrainingPlan(TrainingPlan):
         self.min_cells = min_cells
         self.warmup = warmup
         self.seed = seed
+        # of each mode: weighted sums since its epoch began, the weights' sum, names
+        self._sums: dict[str, tuple[torch.Tensor, int, tuple[str, ...]]] = {}
 
     def _optimizer_creator_fn(self, optimizer_cls: type[torch.optim.Optimizer]) -> Any:
         """The fused step: one pass over the parameters, on every device."""
@@ -82,6 +83,7 @@ class TreeTrainingPlan(TrainingPlan):
     def on_train_epoch_start(self) -> None:
         """Train mode, which scvi-tools leaves from the second ``train()`` on; start and mend the codebook."""
         self.module.train()
+        self._sums.pop("train", None)
         codebook, last = self.module.codebook, self.trainer.max_epochs
         if not bool(codebook.initialised):
             if self.current_epoch >= self.warmup * last:
@@ -121,7 +123,10 @@ class TreeTrainingPlan(TrainingPlan):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """One step; the codebook follows the latents by its running means."""
         inference_outputs, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
-        self._log(output, "train", prog_bar=True)
+        self._add(output, "train")
+        # not when the epoch ends: the progress bar, a callback, reads the loss before the plan's own hook is called
+        if self.trainer.is_last_batch:
+            self._log_means("train")
         if "leaf" in inference_outputs:
             self.module.codebook.update(inference_outputs["z"].detach(), inference_outputs["leaf"])
         return output.loss
@@ -129,16 +134,35 @@ class TreeTrainingPlan(TrainingPlan):
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """Loss of held-out pairs."""
         _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
-        self._log(output, "validation", prog_bar=False)
+        self._add(output, "validation")
 
-    def _log(self, output: LossOutput, mode: str, *, prog_bar: bool) -> None:
-        n, sync = output.n_obs_minibatch, self.use_sync_dist
-        name = "train_loss" if mode == "train" else "validation_loss"
-        settings = {"on_step": self.on_step, "on_epoch": self.on_epoch, "batch_size": n, "sync_dist": sync}
-        self.log(name, output.loss, prog_bar=prog_bar, **settings)
-        # Logged here and not by compute_and_log_metrics: its inference mode breaks extra metrics under DDP.
-        extra = {f"{key}_{mode}": value for key, value in output.extra_metrics.items()}
-        self.compute_and_log_metrics(
-            replace(output, extra_metrics={}), self.train_metrics if mode == "train" else self.val_metrics, mode
-        )
-        self.log_dict(extra, **settings)
+    def on_validation_epoch_start(self) -> None:
+        """Forget what was added up before."""
+        self._sums.pop("validation", None)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the held-out pairs."""
+        self._log_means("validation")
+
+    def _add(self, output: LossOutput, mode: str) -> None:
+        """Add the loss and its terms up on the device: to log them one by one took a tenth of a step."""
+        reconstruction = output.reconstruction_loss["reconstruction_loss"].mean()
+        values = {f"{mode}_loss": output.loss, f"elbo_{mode}": reconstruction}
+        values |= {f"{name}_{mode}": value for name, value in output.extra_metrics.items()}
+        if self.on_step:
+            self.log_dict({f"{name}_step": value for name, value in values.items()}, on_step=True, on_epoch=False)
+        now = torch.stack([value.detach().float() for value in values.values()]) * output.n_obs_minibatch
+        sums, n_cells, _ = self._sums.get(mode, (torch.zeros_like(now), 0, ()))
+        self._sums[mode] = (sums + now, n_cells + output.n_obs_minibatch, tuple(values))
+
+    def _log_means(self, mode: str) -> None:
+        if mode not in self._sums:
+            return
+        sums, n_cells, names = self._sums.pop(mode)
+        means = dict(zip(names, sums / n_cells, strict=True))
+        # scvi-tools' name; there is no prior, so that the bound is the reconstruction
+        means[f"reconstruction_loss_{mode}"] = means[f"elbo_{mode}"]
+        loss = f"{mode}_loss"
+        settings = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": self.use_sync_dist}
+        self.log(loss, means.pop(loss), prog_bar=mode == "train", **settings)
+        self.log_dict(means, **settings)

@@ -23,6 +23,20 @@ def cut(tree: Tree, n_leaves: int | None, min_cells: int | None) -> Tree:
         _close_small(tree, min_cells, closed)
     if n_leaves is not None:
         _close_low(tree, n_leaves, closed)
+    return collapse(tree, closed)
+
+
+def collapse(tree: Tree, closed: NDArray[np.bool_]) -> Tree:
+    """The tree without what is below some nodes.
+
+    Parameters
+    ----------
+    tree
+        The tree.
+    closed
+        Nodes that become leaves, (n_nodes,).
+    """
+    closed = closed & ~tree.is_leaf_mask
     kept = ~_below(tree, closed)
     if kept.all():
         return tree

@@ -1,0 +1,71 @@
+"""Cost-complexity pruning: which splits of a tree are worth their leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hdtree_sc.tree._cut import collapse
+from hdtree_sc.tree._sums import subtree_sums
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hdtree_sc.tree._tree import Tree
+
+
+def modularity_gains(tree: Tree, links: NDArray[np.floating], *, resolution: float = 1.0) -> NDArray[np.float64]:
+    """What each split adds to the modularity of the leaves.
+
+    Parameters
+    ----------
+    tree
+        The tree.
+    links
+        Symmetric link counts between the cells at each node, (n_nodes, n_nodes).
+    resolution
+        Price of the links that were expected within a node.
+
+    Returns
+    -------
+    Gain of each node's split, (n_nodes,); 0 for leaves.
+    """
+    total = max(float(links.sum()), 1.0)
+    # links within each subtree: a block on the diagonal, as nodes are in pre-order
+    over = np.zeros((len(tree) + 1, len(tree) + 1))
+    over[1:, 1:] = links.cumsum(0).cumsum(1)
+    first, last = np.arange(len(tree)), np.arange(len(tree)) + tree.sizes
+    within = over[last, last] - over[first, last] - over[last, first] + over[first, first]
+    degree = subtree_sums(tree, links.sum(1))
+    quality = within / total - resolution * np.square(degree / total)
+    gains = -quality
+    np.add.at(gains, tree.parents[1:], quality[1:])
+    gains[tree.is_leaf_mask] = 0.0
+    return gains
+
+
+def prune(tree: Tree, gains: NDArray[np.floating]) -> Tree:
+    """The cut with the largest sum of gains over the splits it keeps.
+
+    Parameters
+    ----------
+    tree
+        The tree.
+    gains
+        Gain of each node's split, (n_nodes,).
+
+    Returns
+    -------
+    The tree without the splits that, with all below them, do not pay. A split that does not pay by itself stays where
+    one below it does.
+    """
+    best = np.asarray(gains, dtype=float).copy()
+    closed = np.zeros(len(tree), dtype=bool)
+    # pre-order: every child is met before its parent on the way back
+    for node in range(len(tree) - 1, -1, -1):
+        if best[node] <= 0.0 and not tree.is_leaf_mask[node]:
+            best[node], closed[node] = 0.0, True
+        if node > 0:
+            best[tree.parents[node]] += max(best[node], 0.0)
+    return collapse(tree, closed)
