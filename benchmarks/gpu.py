@@ -33,7 +33,8 @@ HEAD = """# On a GPU
 Made by `python -m benchmarks.gpu --data DIR`. MNIST: as in [its own table](mnist.md). *A million cells*: simulated
 counts, 2,000 genes, CSR, defaults. *fit s*: all of training, neighbour search (on the CPU) and tree included; scVI's is
 its usual epoch times its default number of epochs, of which three are run. *epoch s*: median of the epochs after the
-first; *cells/s*: training cells over it. *placed cells/s*: `load_query_data` and `tl.tree` of all cells. *GPU MB*: highest memory allocated on the device.
+first; *cells/s*: training cells over it. *placed cells/s*: `load_query_data` and `tl.tree` of all cells. *GPU MB*:
+highest memory allocated on the device.
 """
 
 

@@ -26,6 +26,30 @@ def test_there_are_never_more_neighbours_than_other_cells():
     assert nearest_neighbors(np.eye(3), 15)[0].shape == (3, 2)
 
 
+@pytest.mark.parametrize("most", [100_000, pytest.param(100, marks=pytest.mark.slow)])
+def test_neighbours_of_other_points_are_the_nearest_and_may_be_all(monkeypatch, most):
+    """Exact for few points, approximate for many; a query that is one of the points finds itself first."""
+    monkeypatch.setattr(_neighbors, "MAX_EXACT", most)
+    rng = np.random.default_rng(0)
+    points, queries = rng.normal(size=(400, 3)), rng.normal(size=(30, 3))
+    indices, distances = nearest_neighbors(points, 5, queries=queries)
+    assert (indices.shape, distances.shape) == ((30, 5), (30, 5))
+    assert (indices.dtype, distances.dtype) == (np.int32, np.float32)
+    apart = cdist(queries, points)
+    wanted = np.argsort(apart, 1)[:, :5]
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(indices, wanted, strict=True)]) > 0.85
+    np.testing.assert_allclose(distances, np.take_along_axis(apart, indices.astype(int), 1), rtol=1e-3)
+    assert (np.diff(distances, axis=1) >= 0).all()
+    own, nothing = nearest_neighbors(points, 1, queries=points[:20])
+    assert own.ravel().tolist() == list(range(20))
+    np.testing.assert_allclose(nothing, 0, atol=1e-3)
+
+
+def test_a_query_may_have_every_point_as_its_neighbour():
+    indices, _ = nearest_neighbors(np.eye(3), 15, queries=np.zeros((1, 3)))
+    assert sorted(indices.ravel()) == [0, 1, 2]
+
+
 def test_own_index_is_dropped_wherever_it_stands():
     indices = np.array([[1, 0, 2], [1, 2, 0], [0, 1, 3]])  # the last row does not list itself
     distances = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 2.0], [0.5, 0.6, 0.7]])

@@ -171,6 +171,7 @@ def test_several_devices_need_a_seed(cells, monkeypatch):
         "get_tree_paths",
         "get_node_probabilities",
         "get_map",
+        "get_time",
         "get_expression_pca",
         "build_tree",
     ],

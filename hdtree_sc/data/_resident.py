@@ -114,18 +114,13 @@ class PairCells(Dataset):
         index = torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(self.device)
         batch = {key: values[index] for key, values in self.held.items()}
         if n_decoded:
+            held = self.values
             batch[REGISTRY_KEYS.X_KEY] = (
-                self._read(rows[:n_decoded]) if self.values is None else self.values[index[:n_decoded]]
+                torch.as_tensor(self.source[rows[:n_decoded]][REGISTRY_KEYS.X_KEY])
+                if held is None
+                else held[index[:n_decoded]]
             )
         return batch
-
-    def _read(self, rows: NDArray[np.integer]) -> torch.Tensor:
-        if not self.source.adata_manager.adata.isbacked:
-            return torch.as_tensor(self.source[rows][REGISTRY_KEYS.X_KEY])
-        # scvi-tools sorts rows that it reads from a file, and would lose who is whose neighbour
-        ordered, back = np.unique(rows, return_inverse=True)
-        values = torch.as_tensor(self.source[ordered][REGISTRY_KEYS.X_KEY])
-        return (values if values.layout is torch.strided else values.to_dense())[torch.from_numpy(back)]
 
     def release(self) -> None:
         """Give the memory back: Lightning keeps a trainer's loaders for as long as the model lives."""

@@ -76,8 +76,8 @@ class HDTree(
     n_pcs
         Principal components of the normalised expression in which neighbours are searched.
     n_input_pcs
-        Principal components that the encoder reads; by default 50, and 100 from 16,000 cells on. Few cells can not teach an encoder of thousands of genes what is
-        noise; the components can.
+        Principal components that the encoder reads; by default 50, and 100 from 16,000 cells on. Few cells can not
+        teach an encoder of thousands of genes what is noise; the components can.
     nu
         Degrees of freedom of the contrastive kernel; small is sharp.
     exaggeration

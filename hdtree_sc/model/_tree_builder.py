@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.model._split_support import prune_unsupported
 from hdtree_sc.tree._agglomerate import (
+    Linkage,
     group_means,
     heap_layout,
     information_linkage,
@@ -83,26 +84,35 @@ def build_tree(
         _calibrate(codebook, z[rows], neighbors)
         return
     # started afresh: from the bisection's codes the micro-codes keep its cuts, and seeds differ more
-    n_codes = min(max_leaves, int(codebook.is_leaf().sum()))
+    n_codes = min(max_leaves, max(len(latent) // 10, 2), len(latent))
     group = KMeans(n_codes, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
-    group = _drop_small(latent, group, min_cells)
-    sizes = np.bincount(group)
-    centroids = group_means(latent, group)
-    if len(sizes) == 1:
-        leaf, heights = np.zeros(1, dtype=np.int64), np.zeros(2 ** (codebook.depth + 1) - 1)
-    else:
-        if builder == "ward":
-            linkage = ward_linkage(centroids, sizes)
-        else:
-            links = link_counts(neighbors, group[rows], len(sizes))
-            linkage = (
-                link_linkage(links, centroids) if builder == "links" else information_linkage(links, centroids, sizes)
-            )
-        leaf, heights = heap_layout(linkage, codebook.depth, sizes)
+    linkage, group = _merge(latent, group, neighbors, rows, builder=builder, min_cells=min_cells)
+    leaf, heights = heap_layout(linkage, codebook.depth, np.bincount(group))
     _write(codebook, z, torch.from_numpy(leaf[group]).to(device), heights)
     if held_out is not None:
         prune_unsupported(codebook, z, torch.from_numpy(held_out[0]).to(z), held_out[1])
     _calibrate(codebook, z[rows], neighbors)
+
+
+def _merge(
+    latent: NDArray[np.float32],
+    group: NDArray[np.integer],
+    neighbors: NDArray[np.integer],
+    rows: NDArray[np.integer],
+    *,
+    builder: TreeBuilder,
+    min_cells: int,
+) -> tuple[Linkage, NDArray[np.int64]]:
+    """Linkage of micro-codes, and the one that each cell is in once those that are too small have gone."""
+    if builder == "information":
+        links = link_counts(neighbors, group[rows], int(group.max()) + 1)
+        part, linkage = information_linkage(links, group_means(latent, group), np.bincount(group), least=min_cells)
+        return linkage, part[group]
+    group = _drop_small(latent, group, min_cells)
+    sizes, centroids = np.bincount(group), group_means(latent, group)
+    if builder == "ward":
+        return ward_linkage(centroids, sizes), group
+    return link_linkage(link_counts(neighbors, group[rows], len(sizes)), centroids), group
 
 
 @torch.no_grad()

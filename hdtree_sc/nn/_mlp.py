@@ -37,7 +37,7 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``x`` of shape (..., n_in) to (..., n_out); the last layer in float32 whatever the precision."""
-        for layer in self.layers[:-1]:
+        for layer in list(self.layers)[:-1]:
             x = layer(x)
         # distances between latents are taken later, and bfloat16 has eight bits
         with torch.autocast(device_type=x.device.type, enabled=False):

@@ -65,8 +65,9 @@ class TreeTrainingPlan(TrainingPlan):
         self._sums: dict[str, tuple[torch.Tensor, int, tuple[str, ...]]] = {}
 
     def _optimizer_creator_fn(self, optimizer_cls: type[torch.optim.Optimizer]) -> Any:
-        """The fused step: one pass over the parameters, on every device."""
-        settings = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay, "fused": True}
+        """The fused step, one pass over the parameters; not in mixed precision, where Lightning can not clip it."""
+        fused = "mixed" not in str(self.trainer.precision)
+        settings = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay, "fused": fused}
         return lambda params: optimizer_cls(params, **settings)
 
     def configure_optimizers(self) -> dict[str, Any]:

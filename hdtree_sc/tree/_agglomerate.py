@@ -96,8 +96,8 @@ FAR_SHARE = 0.2
 
 
 def information_linkage(
-    links: NDArray[np.float64], centroids: NDArray[np.floating], sizes: NDArray[np.number]
-) -> Linkage:
+    links: NDArray[np.float64], centroids: NDArray[np.floating], sizes: NDArray[np.number], *, least: int = 1
+) -> tuple[NDArray[np.int64], Linkage]:
     r"""Merge the pair of groups whose cells' walks tell them apart least, again and again.
 
     Every group has a distribution :math:`P_i` of where a walk of eight steps that starts in it ends. Joining groups of
@@ -115,35 +115,60 @@ def information_linkage(
         Positions of the groups, (m, d).
     sizes
         Cells of each group, (m,).
+    least
+        Groups of fewer cells are joined to others before anything else, and count as one group with them.
 
     Returns
     -------
-    Linkage with non-decreasing heights.
+    The number, 0 to m' - 1, of the group that each given one is part of, (m,), and the linkage of the m' groups, with
+    non-decreasing heights.
 
     References
     ----------
     Slonim and Tishby, Agglomerative Information Bottleneck, NeurIPS 1999.
     """
     m = len(links)
-    mass, walk = _walks(links, centroids, np.asarray(sizes, float))
-    out, alive = np.empty((m - 1, 4)), np.ones(m, dtype=bool)
-    n_groups, label = np.ones(m), np.arange(m)
+    held = np.asarray(sizes, float).copy()
+    mass, walk = _walks(links, centroids, held)
+    alive, part = np.ones(m, dtype=bool), np.arange(m)
     cost = np.stack([_lost_information(i, np.arange(m), mass, walk) for i in range(m)])
     np.fill_diagonal(cost, np.inf)
-    height = 0.0
-    for step in range(m - 1):
-        i, j = sorted(np.unravel_index(cost.argmin(), cost.shape))
-        # the divergence of a union may be less than that of its parts
-        height = max(height, float(cost[i, j]))
-        out[step] = (*sorted((label[i], label[j])), height, n_groups[i] + n_groups[j])
+
+    def join(i: int, j: int) -> None:
         share = mass[i] / (mass[i] + mass[j])
         walk[i] = share * walk[i] + (1.0 - share) * walk[j]
-        mass[i], n_groups[i], label[i], alive[j] = mass[i] + mass[j], out[step, 3], m + step, False
+        mass[i], held[i], alive[j] = mass[i] + mass[j], held[i] + held[j], False
+        part[part == j] = i
         cost[i] = cost[:, i] = cost[j] = cost[:, j] = np.inf
         others = np.flatnonzero(alive)
         others = others[others != i]
         cost[i, others] = cost[others, i] = _lost_information(i, others, mass, walk)
-    return out
+
+    while alive.sum() > 1 and (small := alive & (held < least)).any():
+        i, j = _cheapest(np.where(small[:, None], cost, np.inf))
+        join(i, j)
+    groups = np.flatnonzero(alive)
+    number = np.full(m, -1)
+    number[groups] = np.arange(len(groups))
+    group = number[part]
+
+    left = len(groups)
+    out = np.empty((left - 1, 4))
+    label, n_groups, height = number.copy(), np.ones(m), 0.0
+    for step in range(left - 1):
+        i, j = _cheapest(cost)
+        # the divergence of a union may be less than that of its parts
+        height = max(height, float(cost[i, j]))
+        out[step] = (*sorted((label[i], label[j])), height, n_groups[i] + n_groups[j])
+        n_groups[i], label[i] = out[step, 3], left + step
+        join(i, j)
+    return group, out
+
+
+def _cheapest(cost: NDArray[np.float64]) -> tuple[int, int]:
+    """The pair of least cost, smaller index first."""
+    i, j = divmod(int(cost.argmin()), cost.shape[1])
+    return min(i, j), max(i, j)
 
 
 def _walks(
