@@ -261,6 +261,26 @@ class TestBenchmarks:
         assert (tmp_path / "scaling.png").stat().st_size > 5000
         assert scaling.exponent([1, 10], [1, 100]) == pytest.approx(2)
 
+    def test_images_are_scored_that_were_not_trained_on(self, tmp_path):
+        import anndata as ad
+        from sklearn.datasets import load_digits
+
+        from benchmarks import mnist
+        from benchmarks._cells import Cells
+
+        points, labels = load_digits(n_class=4, return_X_y=True)
+        images = ad.AnnData((points * 255 / 16).astype(np.uint8)[:400], obs={"label": labels[:400].astype(str)})
+        images.obs["split"] = ["train"] * 300 + ["test"] * 100
+        images.write_h5ad(tmp_path / "mnist.h5ad")
+        cells = Cells(tmp_path, "mnist", 0, tmp_path)
+        found = {"hdtree": mnist.hdtree(cells, max_epochs=5)}
+        found |= {name: method.run(cells) for name, method in mnist.METHODS.items() if name != "hdtree"}
+        assert found["supervised"]["ACC"] > found["k-means"]["ACC"] > found["chance"]["ACC"] + 0.2
+        assert found["hdtree"]["ACC"] > found["chance"]["ACC"]
+        assert {"DP", "LP", "seconds", "place s"} <= set(found["hdtree"])
+        row = {"method": "hdtree", "seed": 0, **found["hdtree"]}
+        assert f"| 0 | {found['hdtree']['ACC']:.3f} |" in mnist.each_seed([row])
+
     def test_more_cells_than_are_simulated_are_drawn_from_them(self, tmp_path, monkeypatch):
         import anndata as ad
 

@@ -157,7 +157,7 @@ def neighbors_in_batches(
 
     Returns
     -------
-    Indices (n, m), m between k and 2 k, or 3 for each batch if that is more.
+    Indices (n, m): as many of each batch, about 2 k in all, at least 3 of each.
     """
     values = np.unique(batch)
     each = max(-(-2 * k // len(values)), 3)

@@ -29,7 +29,8 @@ class PartialLabelField(CategoricalObsField):
             return
         before = adata.obs[key]
         try:
-            adata.obs[key] = before.astype(object).where(before.notna(), UNKNOWN)
+            # as text: numbers and a word can not be put in order
+            adata.obs[key] = before.astype(str).astype(object).where(before.notna(), UNKNOWN)
             yield
         finally:
             adata.obs[key] = before

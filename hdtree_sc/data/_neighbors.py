@@ -69,3 +69,8 @@ def without_self(
         np.take_along_axis(indices, order, 1).astype(np.int32),
         np.take_along_axis(distances, order, 1).astype(np.float32),
     )
+
+
+def spread_rows(n: int, most: int) -> NDArray[np.int64]:
+    """At most ``most`` of ``n`` rows, in order: all, or a fixed random choice, as a stride may follow how cells lie."""
+    return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).permutation(n)[:most])

@@ -244,7 +244,11 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
 
     def _held_out(self) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
         """Latents of validation cells and the training cells nearest to each in expression."""
-        rows = np.asarray(self.validation_indices)[:HELD_OUT_CELLS]
+        # of an interrupted training scvi-tools does not keep them
+        rows = np.setdiff1d(np.arange(self.adata.n_obs), self.train_indices_)
+        if self.validation_indices is not None:
+            rows = np.asarray(self.validation_indices)
+        rows = rows[:HELD_OUT_CELLS]
         if len(rows) == 0:
             return None
         reference = self.get_expression_pca(indices=self.train_indices_)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
 from hdtree_sc.model._split_support import prune_unsupported
 from hdtree_sc.tree._agglomerate import (
     Linkage,
@@ -77,7 +77,7 @@ def build_tree(
     started = bool(codebook.initialised) and bool(codebook.greedy)
     if not started or int(codebook.is_leaf().sum()) > max_leaves:
         codebook.initialise(z, max_leaves=max_leaves, min_cells=min_cells, generator=generator)
-    rows = np.arange(0, len(latent), max(1, len(latent) // LINK_CELLS))
+    rows = spread_rows(len(latent), LINK_CELLS)
     neighbors, _ = nearest_neighbors(latent[rows], n_neighbors, seed=seed)
     if builder == "bisecting":
         _keep_own_tree(codebook, z, min_cells)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from hdtree_sc._errors import require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._agglomerate import link_counts
 from hdtree_sc.tree._prune import modularity_gains, prune
@@ -86,7 +86,10 @@ def cut_tree(
     shape = Tree.from_adata(adata, key=key)
     if n_leaves is None and min_cells is None:
         latent = np.asarray(require_obsm(adata, keys.latent, run))
-        rows = np.arange(0, adata.n_obs, max(1, adata.n_obs // MAX_CELLS))
+        if adata.n_obs < 2:
+            msg = "cut_tree: the data can not choose with one cell; give n_leaves=."
+            raise ValueError(msg)
+        rows = spread_rows(adata.n_obs, MAX_CELLS)
         neighbors, _ = nearest_neighbors(latent[rows], n_neighbors)
         links = link_counts(neighbors, shape.index(leaf.iloc[rows]), len(shape))
         cut = prune(shape, modularity_gains(shape, links, resolution=resolution))

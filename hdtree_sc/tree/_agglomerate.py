@@ -104,7 +104,7 @@ def information_linkage(
     masses :math:`p_i, p_j` loses the information :math:`(p_i + p_j)\,\mathrm{JS}(P_i, P_j)` on where a cell goes
     (agglomerative information bottleneck); here with :math:`\sqrt{p_i + p_j}`, half way between the plain
     divergence, which keeps every odd handful of cells apart, and the loss, which would rather cut a large group
-    in two. The walk follows neighbour links, so groups may be of any shape; one step in five goes by a
+    in two. The walk follows neighbour links, so groups need not be round; one step in five goes by a
     Student kernel of the distance between centroids.
 
     Parameters
@@ -177,10 +177,12 @@ def _walks(
     """Mass of each group and the distribution (m, m) of the ends of walks from it."""
     squared = np.square(centroids[:, None] - centroids[None]).sum(-1)
     np.fill_diagonal(squared, np.inf)
-    scale = np.median(squared.min(1))
+    scale = np.median(squared.min(1)) if len(links) > 1 else 1.0
     kernel = np.outer(sizes, sizes) / (1.0 + squared / max(float(scale), 1e-12))
     total = np.maximum(links.sum(1), 1.0).sum()
-    weight = (1.0 - FAR_SHARE) * links + FAR_SHARE * total * kernel / kernel.sum()
+    weight = (1.0 - FAR_SHARE) * links + FAR_SHARE * total * kernel / max(float(kernel.sum()), 1e-300)
+    # every end can be reached, however rarely, so that no logarithm is of zero
+    weight += 1e-9 * weight.max()
     degree = weight.sum(1)
     walk = np.linalg.matrix_power(weight / degree[:, None], WALK_STEPS)
     return degree / degree.sum(), walk
