@@ -57,7 +57,9 @@ def _drawn(adata: AnnData, n_cells: int) -> AnnData:
         block.data = rng.poisson(block.data).astype(np.float32)
         block.eliminate_zeros()
         blocks.append(block)
-    return ad.AnnData(sparse.vstack(blocks, format="csr"), obs=adata.obs.iloc[rows].reset_index(drop=True).rename(index=str))
+    return ad.AnnData(
+        sparse.vstack(blocks, format="csr"), obs=adata.obs.iloc[rows].reset_index(drop=True).rename(index=str)
+    )
 
 
 class EpochClock(Callback):
