@@ -57,7 +57,7 @@ def tree(
         Leaf, categorical in tree order, and its probability.
     ``adata.obs["<key>_unplaced"]``, ``adata.obs["<key>_unplaced_p"]``
         Whether the cell is unlike anything in training, so that its leaf means nothing, and the p-value behind it, see
-        :meth:`hdtree_sc.model.HDTree.get_unplaced`. Not of models without calibration, which warn.
+        :meth:`hdtree_sc.HDTree.get_unplaced`. Not of models without calibration, which warn.
     ``adata.obs["<key>_time"]`` : float32
         Time that each latent tells, of models that were set up with ``time_key``.
     ``adata.uns["<key>"]``
