@@ -117,4 +117,5 @@ class TreeNegatives(OtherContrast):
 
 def model_of(module: type[HDTreeModule]) -> type[ht.HDTree]:
     """HDTree with another module."""
-    return type(f"HDTree{module.__name__}", (ht.HDTree,), {"_module_cls": module})
+    # the name is the key that a tree is kept under
+    return type("HDTree", (ht.HDTree,), {"_module_cls": module})

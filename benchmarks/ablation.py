@@ -91,7 +91,7 @@ CHANGES: dict[str, tuple[str, Change]] = {
     "neighbors5": ("5 neighbours (default 15)", Change(train={"n_neighbors": 5})),
     "neighbors30": ("30 neighbours", Change(train={"n_neighbors": 30})),
     "unmixed": ("no mixing", Change(module=_variants.Unmixed)),
-    "all-genes": ("encoder reads all genes (default 50 components)", Change(module=_variants.AllGenes)),
+    "all-genes": ("encoder reads all genes (default 50 or 100 components)", Change(module=_variants.AllGenes)),
     "pcs30": ("encoder reads 30 components", Change({"n_input_pcs": 30})),
     "pcs100": ("encoder reads 100 components", Change({"n_input_pcs": 100})),
     "dropout": ("dropout .1 (default 0)", Change({"dropout_rate": 0.1})),

@@ -20,6 +20,12 @@ from benchmarks import _clusters, _data, _hdtree, _legacy, _measures, _orders, _
 from benchmarks._cells import Cells, NotApplicable
 
 
+@pytest.fixture(autouse=True)
+def _talkative(monkeypatch):
+    """Benchmarks silence loggers for good, which other tests listen to."""
+    monkeypatch.setattr(_run, "quiet", lambda: None)
+
+
 @pytest.fixture(scope="module")
 def digits():
     """300 small images of the digits 0 to 4."""

@@ -99,9 +99,10 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
             Folder of ``last.ckpt``, written every tenth epoch. After a crash, set the model up in the same way and call
             ``train(ckpt_path=".../last.ckpt")``.
         datasplitter_kwargs
-            Keyword arguments of the splitter.
+            Keyword arguments of the splitter, among them ``decoded_share`` (of each minibatch, 0.25 by default) and
+            ``resident`` (whether expression stays on the device).
         plan_kwargs
-            Keyword arguments of the training plan (``lr``, ``weight_decay``, ...) and of the module's loss
+            Keyword arguments of the training plan (``lr``, ``compile``, ...) and of the module's loss
             (``contrastive_weight``, ``reconstruction_weight``, ``commitment_weight``, ``time_weight``).
         **trainer_kwargs
             Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.
