@@ -6,7 +6,6 @@ and the table says so.
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -130,7 +129,7 @@ def methods(n_cells: int, folder: Path) -> dict[str, Method]:
 def circumstances(rows: list[dict[str, Any]]) -> str:
     """Where the rows were measured, with the GPU."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{_report.circumstances(rows).replace('no GPU', device)} ({platform.node()})"
+    return _report.circumstances(rows).replace("no GPU", device)
 
 
 def main() -> None:
