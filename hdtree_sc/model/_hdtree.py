@@ -18,7 +18,9 @@ from scvi.model.base import BaseModelClass, RNASeqMixin
 
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._label_field import PartialLabelField
+from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._file_mixin import FileMixin
+from hdtree_sc.model._generative_mixin import GenerativeMixin
 from hdtree_sc.model._query_mixin import QueryMixin
 from hdtree_sc.model._time_mixin import TimeMixin
 from hdtree_sc.model._training_mixin import TreeTrainingMixin
@@ -40,7 +42,16 @@ LIKELIHOODS = ("nb", "zinb", "normal", "bernoulli")
 
 
 class HDTree(
-    QueryMixin, FileMixin, TreeMixin, UnplacedMixin, TimeMixin, RNASeqMixin, TreeTrainingMixin, BaseModelClass
+    QueryMixin,
+    FileMixin,
+    TreeMixin,
+    GenerativeMixin,
+    DiffusionMixin,
+    UnplacedMixin,
+    TimeMixin,
+    RNASeqMixin,
+    TreeTrainingMixin,
+    BaseModelClass,
 ):
     """Learn a tree of cells: one latent, one hierarchical codebook, one count decoder.
 

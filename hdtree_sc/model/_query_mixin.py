@@ -81,6 +81,13 @@ class QueryMixin:
         self._register_manager_for_instance(manager)  # type: ignore[attr-defined]
         self._query_source = weakref.ref(source)
 
+    def _source_adata(self, adata: AnnData | None) -> AnnData:
+        """The user's own AnnData behind an argument: of a query model the registered copy lacks its columns."""
+        if adata is not None:
+            return adata
+        source = None if self._query_source is None else self._query_source()
+        return self.adata if source is None else source  # type: ignore[attr-defined]
+
     def _register_aligned(self, adata: AnnData) -> Any:
         """Register an aligned copy of cells under this model's setup and return its manager."""
         cls = type(self)

@@ -231,6 +231,7 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
         if builder not in BUILDERS:
             msg = f"builder: {builder!r} is none of {', '.join(BUILDERS)}."
             raise ValueError(msg)
+        self._forget_generator()
         latent = self.get_latent(indices=self.train_indices_)
         build_tree(
             self._codebook,
@@ -245,13 +246,16 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
 
     def _held_out(self) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
         """Latents of validation cells and the training cells nearest to each in expression."""
-        # of an interrupted training scvi-tools does not keep them
-        rows = np.setdiff1d(np.arange(self.adata.n_obs), self.train_indices_)
-        if self.validation_indices is not None:
-            rows = np.asarray(self.validation_indices)
-        rows = rows[:HELD_OUT_CELLS]
+        rows = self._validation_rows()[:HELD_OUT_CELLS]
         if len(rows) == 0:
             return None
         reference = self.get_expression_pca(indices=self.train_indices_)
         near, _ = nearest_neighbors(reference, 15, queries=self.get_expression_pca(indices=rows))
         return self.get_latent(indices=rows), near
+
+    def _validation_rows(self) -> NDArray[np.int64]:
+        """Rows of the validation cells."""
+        if self.validation_indices is not None:
+            return np.asarray(self.validation_indices)
+        # of an interrupted training, and in a file, scvi-tools does not keep them
+        return np.setdiff1d(np.arange(self.adata.n_obs), self.train_indices_)

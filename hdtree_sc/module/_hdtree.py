@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from hdtree_sc._keys import ENCODER_INPUT, POSITIVE
 from hdtree_sc.module._covariates import CovariateVector
+from hdtree_sc.module._donors import Donors
+from hdtree_sc.module._latent_diffusion import LatentDiffusion
 from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
 from hdtree_sc.nn import MLP, Decoder, TreeCodebook, soft_contrastive_loss
 from hdtree_sc.nn._scaler import ExpressionScaler
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from torch.distributions import Distribution
 
+    from hdtree_sc.module._spaces import Space
     from hdtree_sc.nn._decoder import Likelihood
 
 TIME_KEY = "time"
@@ -115,8 +118,22 @@ class HDTreeModule(BaseModuleClass):
         self.time_head = MLP(n_latent, 1, n_hidden=64, n_layers=1, dropout=0.0) if has_time else None
         self.label_head = nn.Linear(n_latent, len(labels_to_tell)) if labels_to_tell else None
         self.register_buffer("labels_to_tell", torch.tensor(labels_to_tell, dtype=torch.bool), persistent=False)
+        # the second stage, once train_diffusion() has made it
+        self.diffusion: LatentDiffusion | None = None
+        self.donors: Donors | None = None
+        self.space: Space = "latent"
         # mean and standard deviation of the known times of training cells
         self.register_buffer("time_moments", torch.tensor([0.0, 1.0]))
+
+    def set_generator(self, diffusion: LatentDiffusion | None, donors: Donors | None, space: Space = "latent") -> None:
+        """Take the second stage in, or leave it out."""
+        self.diffusion, self.donors, self.space = diffusion, donors, space
+
+    def on_load(self, model: Any, **kwargs: Any) -> None:
+        """Make room for the second stage of a saved model, whose shapes are those of its tree."""
+        params = getattr(model, "diffusion_params_", None)
+        if params is not None:
+            self.set_generator(LatentDiffusion(**params["diffusion"]), Donors(*params["donors"]), params["space"])
 
     def _library(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> torch.Tensor:
         size_factor = tensors.get(prefix + REGISTRY_KEYS.SIZE_FACTOR_KEY)

@@ -4,6 +4,7 @@ from hdtree_sc.pl._embedding import tree_on_embedding
 from hdtree_sc.pl._path import lineage_path
 from hdtree_sc.pl._pseudotime import pseudotime
 from hdtree_sc.pl._training import training
+from hdtree_sc.pl._transmutation import transmutation
 from hdtree_sc.pl._tree import tree
 
-__all__ = ["lineage_path", "pseudotime", "training", "tree", "tree_on_embedding"]
+__all__ = ["lineage_path", "pseudotime", "training", "transmutation", "tree", "tree_on_embedding"]

@@ -1,7 +1,8 @@
 """Training plans, runners and checkpoints."""
 
 from hdtree_sc.train._checkpoint import ResumeCheckpoint
+from hdtree_sc.train._diffusion_plan import DiffusionPlan
 from hdtree_sc.train._plan import TreeTrainingPlan
 from hdtree_sc.train._runner import TreeTrainRunner
 
-__all__ = ["ResumeCheckpoint", "TreeTrainRunner", "TreeTrainingPlan"]
+__all__ = ["DiffusionPlan", "ResumeCheckpoint", "TreeTrainRunner", "TreeTrainingPlan"]

@@ -1,0 +1,189 @@
+"""From points of the generator to AnnData of cells."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+from hdtree_sc.module._spaces import SPACES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+TRIES = 20
+"""Cells without a count are drawn again so many times."""
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Random numbers of a seed within the block; the global ones are as before after it. None: the global ones."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+@dataclass
+class Surroundings:
+    """What cells are decoded with.
+
+    Parameters
+    ----------
+    library
+        Library sizes, (n, 1).
+    covariates
+        Covariate vectors, (n, width).
+    """
+
+    library: torch.Tensor
+    covariates: torch.Tensor
+
+    def __getitem__(self, rows: Any) -> Surroundings:
+        return Surroundings(self.library[rows], self.covariates[rows])
+
+    def in_batch(self, batch: int, n_batch: int) -> Surroundings:
+        """The same in one batch."""
+        covariates = self.covariates.clone()
+        if n_batch > 1:
+            covariates[:, :n_batch] = 0.0
+            covariates[:, batch] = 1.0
+        return Surroundings(self.library, covariates)
+
+
+@dataclass
+class Made:
+    """Cells as arrays.
+
+    Parameters
+    ----------
+    values
+        Drawn expression, CSR of counts or dense, float32 (n, n_vars).
+    mean
+        Expected expression, float32 (n, n_vars), or None.
+    latent
+        Latents, float32 (n, n_latent).
+    map_2d
+        Map for plots, float32 (n, 2).
+    """
+
+    values: sparse.csr_matrix | NDArray[np.float32]
+    mean: NDArray[np.float32] | None
+    latent: NDArray[np.float32]
+    map_2d: NDArray[np.float32]
+
+
+def draw(module: Any, distribution: Any) -> torch.Tensor:
+    """Expression from a likelihood: counts and continuous values at random, values in [0, 1] as expected.
+
+    A cell without a single count is drawn again, as nobody would have kept it.
+    """
+    if module.gene_likelihood == "bernoulli":
+        return distribution.mean
+    drawn = distribution.sample()
+    if module.is_count:
+        for _ in range(TRIES):
+            empty = drawn.sum(1) == 0
+            if not bool(empty.any()):
+                break
+            drawn = torch.where(empty.unsqueeze(1), distribution.sample(), drawn)
+    return drawn
+
+
+def make_cells(
+    module: Any, whitened: torch.Tensor, surroundings: Surroundings, *, keep_mean: bool, batch_size: int
+) -> Made:
+    """Decode points of the generator, some at a time."""
+    space = SPACES[module.space]
+    values, means, latents, maps = [], [], [], []
+    for rows in torch.arange(len(whitened)).split(batch_size):
+        around = surroundings[rows]
+        points = module.diffusion.colour(whitened[rows])
+        latent = space.latent(module, points, around.covariates)
+        likelihood = space.expression(module, points, around.covariates, around.library)
+        drawn = draw(module, likelihood).cpu().numpy().astype(np.float32)
+        values.append(sparse.csr_matrix(drawn) if module.is_count else drawn)
+        if keep_mean:
+            means.append(likelihood.mean.cpu().numpy().astype(np.float32))
+        latents.append(latent.float().cpu().numpy())
+        maps.append(module.map_head(latent).float().cpu().numpy())
+    joined = sparse.vstack(values, format="csr") if module.is_count else np.concatenate(values)
+    return Made(joined, np.concatenate(means) if keep_mean else None, np.concatenate(latents), np.concatenate(maps))
+
+
+def expected(
+    module: Any, whitened: torch.Tensor, surroundings: Surroundings, *, batch_size: int
+) -> NDArray[np.float32]:
+    """Expected expression of points of the generator, float32 (n, n_vars)."""
+    space, out = SPACES[module.space], []
+    for rows in torch.arange(len(whitened)).split(batch_size):
+        around, points = surroundings[rows], module.diffusion.colour(whitened[rows])
+        likelihood = space.expression(module, points, around.covariates, around.library)
+        out.append(likelihood.mean.cpu().numpy().astype(np.float32))
+    return np.concatenate(out)
+
+
+def covariate_columns(registry: dict[str, Any], module: Any, surroundings: Surroundings) -> pd.DataFrame:
+    """What cells were decoded with, as the ``obs`` columns that the model was set up with."""
+    fields, setup = registry["field_registries"], registry["setup_args"]
+    vector, n_batch = surroundings.covariates, module.covariates.n_batch
+    columns: dict[str, Any] = {}
+    start = n_batch if n_batch > 1 else 0
+    if setup.get("batch_key") is not None:
+        names = np.asarray(fields["batch"]["state_registry"]["categorical_mapping"])
+        number = vector[:, :n_batch].argmax(1).cpu().numpy() if n_batch > 1 else np.zeros(len(vector), dtype=int)
+        columns[setup["batch_key"]] = names[number]
+    for key in setup.get("categorical_covariate_keys") or []:
+        names = np.asarray(fields["extra_categorical_covs"]["state_registry"]["mappings"][key])
+        columns[key] = names[vector[:, start : start + len(names)].argmax(1).cpu().numpy()]
+        start += len(names)
+    for key in setup.get("continuous_covariate_keys") or []:
+        columns[key] = vector[:, start].cpu().numpy()
+        start += 1
+    if setup.get("size_factor_key") is not None:
+        columns[setup["size_factor_key"]] = surroundings.library[:, 0].cpu().numpy()
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(vector)))
+
+
+def one_batch(registry: dict[str, Any], name: object) -> int:
+    """Number of a batch by its name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message lists those that are.
+    """
+    from hdtree_sc._errors import listing
+
+    if registry["setup_args"].get("batch_key") is None:
+        msg = f"batch: {name!r} given, but the model was set up without batch_key=."
+        raise ValueError(msg)
+    names = [str(batch) for batch in registry["field_registries"]["batch"]["state_registry"]["categorical_mapping"]]
+    if str(name) not in names:
+        msg = f"batch: the model knows no {name!r}. It knows: {listing(names)}."
+        raise ValueError(msg)
+    return names.index(str(name))
+
+
+def as_anndata(made: Made, names: list[str] | pd.Index, var_names: pd.Index, *, key: str) -> AnnData:
+    """Cells as AnnData, with the fields that every generated AnnData has but for its leaves."""
+    from hdtree_sc._keys import Keys
+
+    out = AnnData(
+        made.values, obs=pd.DataFrame(index=pd.Index(names, dtype=str)), var=pd.DataFrame(index=pd.Index(var_names))
+    )
+    if made.mean is not None:
+        out.layers["mean"] = made.mean
+    out.obsm[Keys(key).latent] = made.latent
+    out.obsm[Keys(key).map_2d] = made.map_2d
+    return out

@@ -1,0 +1,302 @@
+"""Training of the second stage: a diffusion over the cells of a tree that stays as it is."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scvi import REGISTRY_KEYS, settings
+
+from hdtree_sc._errors import listing
+from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data._points import PointSplitter
+from hdtree_sc.model._class_moments import class_moments
+from hdtree_sc.module._donors import Donors
+from hdtree_sc.module._latent_diffusion import LatentDiffusion, Where
+from hdtree_sc.module._spaces import SPACES
+from hdtree_sc.train import DiffusionPlan, ResumeCheckpoint, TreeTrainRunner
+from hdtree_sc.tree._branch_points import mixing_levels, node_heights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from hdtree_sc.module._spaces import Space
+    from hdtree_sc.nn._path_conditioner import Gate
+
+EPOCHS = 60
+STEPS = 50
+"""Smallest number of steps that count as an epoch."""
+DONORS = 20_000
+"""Cells whose library size and covariates are kept."""
+MOMENT_CELLS = 50_000
+"""Branch points are learned from so many cells."""
+LEAST_HEIGHT = -3.0
+"""Lowest branch point: what would part below it parts here, so that its nodes can be told apart at all."""
+
+
+def where_of(batch: dict[str, torch.Tensor]) -> Where:
+    """Conditions of a minibatch of cached points."""
+    return Where(batch["node"], batch["label"])
+
+
+class DiffusionMixin:
+    """``train_diffusion`` of a model that has a tree and a latent."""
+
+    diffusion_params_: dict[str, Any] | None = None
+
+    def train_diffusion(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        batch_size: int = 256,
+        *,
+        space: Space = "latent",
+        gate: Gate = "soft",
+        n_hidden: int = 256,
+        n_blocks: int = 3,
+        target: str = "v",
+        schedule: str = "cosine",
+        early_stopping: bool = False,
+        checkpoint_dir: str | Path | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the generator: a diffusion over the latents of the training cells, told where in the tree they are.
+
+        Encoder, decoder and tree stay as they are. Latents are whitened, and the network is told the cell's tree path
+        and, with ``labels_key``, its label; either is left out or shortened at random, so that one network generates
+        any node, any label, and the data as a whole. Ctrl-C ends training early and leaves a usable generator.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes of at least 50 steps each; 60 by default.
+        accelerator
+            Lightning accelerator.
+        devices
+            Lightning devices; one is enough for latents.
+        batch_size
+            Cells in a minibatch.
+        space
+            ``"latent"``, or ``"expression"``: the principal components that the encoder reads, as the paper has it,
+            turned back to expression without a network.
+        gate
+            When a node of the path is told: ``"soft"`` or ``"step"``, where the noise is below the branch point that it
+            comes from, so that siblings share all that happens above; ``"none"``, always.
+        n_hidden
+            Width of the denoiser.
+        n_blocks
+            Number of its residual blocks.
+        target
+            What it answers: ``"v"``, ``"eps"`` or ``"x0"``.
+        schedule
+            ``"cosine"`` or ``"linear"``.
+        early_stopping
+            Whether to stop when ``diffusion_validation_loss``, taken of held-out cells at noise that never changes, no
+            longer falls.
+        checkpoint_dir
+            Folder of ``last.ckpt``. After a crash call ``train_diffusion(ckpt_path=".../last.ckpt")`` on the same model.
+        plan_kwargs
+            Keyword arguments of the training plan (``lr``, ``weight_decay``, ``decay``).
+        **trainer_kwargs
+            Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.
+
+        Raises
+        ------
+        RuntimeError
+            Before ``train()``, or of a query model.
+        ValueError
+            If an option is unknown.
+
+        Notes
+        -----
+        Sets ``model.history["diffusion_train_loss"]`` and ``["diffusion_validation_loss"]``. Building the tree anew
+        makes the generator void.
+
+        References
+        ----------
+        Path conditions as in TreeDiffusion (arXiv 2410.16910), gates as in branched diffusion (arXiv 2212.10777).
+        """
+        self._require_trained("train_diffusion")  # type: ignore[attr-defined]
+        self._refuse_query("train_diffusion")  # type: ignore[attr-defined]
+        if self.adata is None:  # type: ignore[attr-defined]
+            msg = "train_diffusion() reads the latents of cells: load the model with its cells (adata=)."
+            raise ValueError(msg)
+        if space not in SPACES:
+            msg = f"space: {space!r} is none of {listing(SPACES)}."
+            raise ValueError(msg)
+        if batch_size < 1 or (max_epochs is not None and max_epochs < 1):
+            msg = f"batch_size={batch_size}, max_epochs={max_epochs}: at least one of each is needed."
+            raise ValueError(msg)
+        cells = self._cells_to_learn(space)
+        params = {
+            "n_features": cells["points"].shape[1],
+            "parents": self.get_tree().parents.tolist(),  # type: ignore[attr-defined]
+            "n_code": self.module.n_latent,  # type: ignore[attr-defined]
+            "n_labels": len(self._told_labels),
+            "n_hidden": n_hidden,
+            "n_blocks": n_blocks,
+            "gate": gate,
+            "target": target,
+            "schedule": schedule,
+        }
+        seed = int(settings.seed or 0)
+        diffusion, donors = self._new_generator(params, cells, seed)
+        splitter = self._point_splitter(diffusion, cells, batch_size, seed)
+        plan = DiffusionPlan(diffusion, where_of, **({"seed": seed} | (plan_kwargs or {})))
+        trainer_kwargs.setdefault("gradient_clip_val", 1.0)
+        trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
+        trainer_kwargs.setdefault("early_stopping_monitor", "diffusion_validation_loss")
+        trainer_kwargs.setdefault("early_stopping_patience", 15)
+        if checkpoint_dir is not None:
+            trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), ResumeCheckpoint(checkpoint_dir)]
+        interrupt_handler = signal.getsignal(signal.SIGINT)
+        try:
+            with warnings.catch_warnings():
+                # minibatches are cut out of tensors: there is nothing for workers to do
+                warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+                runner = TreeTrainRunner(
+                    self,
+                    training_plan=plan,
+                    data_splitter=splitter,
+                    max_epochs=max_epochs or EPOCHS,
+                    accelerator=accelerator,
+                    devices=devices,
+                    early_stopping=early_stopping,
+                    **trainer_kwargs,
+                )
+                runner()
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # Lightning turns Ctrl-C into exit(1); nothing is kept of a training that never made a step
+            if not int(plan.average.n_averaged) or (isinstance(stop, SystemExit) and stop.code != 1):
+                raise
+            warnings.warn("Training was interrupted: the generator is what was learned so far.", stacklevel=2)
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, interrupt_handler)
+        module = self.module  # type: ignore[attr-defined]
+        diffusion.load_state_dict(plan.average.module.state_dict())
+        module.set_generator(diffusion.to(module.device).eval(), donors.to(module.device), space)
+        self.diffusion_params_ = {"diffusion": params, "donors": list(donors.covariates.shape), "space": space}
+
+    def _forget_generator(self) -> None:
+        """The tree that the generator was told is no more."""
+        self.module.set_generator(None, None)  # type: ignore[attr-defined]
+        self.diffusion_params_ = None
+
+    @property
+    def _told_labels(self) -> list[str]:
+        """Names of the labels that the generator can be told, in its order."""
+        if self._setup("labels_key") is None:  # type: ignore[attr-defined]
+            return []
+        state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]  # type: ignore[attr-defined]
+        return [str(label) for label in state["categorical_mapping"] if str(label) != UNKNOWN]
+
+    @property
+    def _label_positions(self) -> torch.Tensor:
+        """From the registry's number of a label to its position among those told, 0 for the unknown one."""
+        state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]  # type: ignore[attr-defined]
+        told = {name: i + 1 for i, name in enumerate(self._told_labels)}
+        # a query may hold labels that training did not know: they are appended to the registered ones
+        return torch.tensor([told.get(str(label), 0) for label in state["categorical_mapping"]])
+
+    def _whereabouts(self, tensors: dict[str, torch.Tensor], z: torch.Tensor) -> Where:
+        """Leaf, by its position in the tree, and label of a minibatch of cells."""
+        positions = self._label_positions.to(z.device)
+        number = tensors[REGISTRY_KEYS.LABELS_KEY][:, 0].long()
+        known = number < len(positions)
+        label = torch.where(known, positions[number.clamp_max(len(positions) - 1)], 0)
+        return Where(self._leaf_positions(z), label)
+
+    def _leaf_positions(self, z: torch.Tensor) -> torch.Tensor:
+        """Position in the tree of each latent's leaf."""
+        slots, names = self._named_slots()  # type: ignore[attr-defined]
+        order = torch.from_numpy(self.get_tree().index(names)).to(z.device)  # type: ignore[attr-defined]
+        leaf = self._codebook.assign(z)  # type: ignore[attr-defined]
+        return order[torch.searchsorted(torch.from_numpy(slots).to(z.device), leaf)]
+
+    @torch.inference_mode()
+    def _cells_to_learn(self, space: Space) -> dict[str, torch.Tensor]:
+        """What the generator learns of all cells, in one pass over them."""
+        module = self.module  # type: ignore[attr-defined]
+
+        def read(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            z = self._encode(tensors)  # type: ignore[attr-defined]
+            where = self._whereabouts(tensors, z)
+            points = z if space == "latent" else SPACES[space].points(module, tensors)
+            batch = tensors[REGISTRY_KEYS.BATCH_KEY][:, 0].long()
+            return points, where.node, where.label, batch, module._library(tensors), module.covariates(tensors)
+
+        batches = self._batches(self.adata, None, None, None)  # type: ignore[attr-defined]
+        names = ("points", "node", "label", "batch", "library", "covariates")
+        return dict(zip(names, map(torch.from_numpy, self._over(batches, read)), strict=True))  # type: ignore[attr-defined]
+
+    def _new_generator(
+        self, params: dict[str, Any], cells: dict[str, torch.Tensor], seed: int
+    ) -> tuple[LatentDiffusion, Donors]:
+        rows = torch.as_tensor(np.asarray(self.train_indices_))  # type: ignore[attr-defined]
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            diffusion = LatentDiffusion(**params)
+            chosen = rows[torch.randperm(len(rows))]
+        diffusion.fit_whitening(cells["points"][rows])
+        cells["points"] = diffusion.whiten(cells["points"])
+        kept = chosen[:DONORS]
+        donors = Donors(len(kept), cells["covariates"].shape[1])
+        held = {name: values[kept] for name, values in cells.items()}
+        donors.fill(Where(held["node"], held["label"]), held["batch"], held["library"], held["covariates"])
+        self._find_branch_points(diffusion, {name: values[chosen[:MOMENT_CELLS]] for name, values in cells.items()})
+        return diffusion, donors
+
+    def _find_branch_points(self, diffusion: LatentDiffusion, cells: dict[str, torch.Tensor]) -> None:
+        """Where the nodes of the tree, and the labels, part, in the very space in which diffusion runs."""
+        tree = self.get_tree()  # type: ignore[attr-defined]
+        points, top = cells["points"].numpy(), diffusion.schedule.highest
+        leaf = np.cumsum(tree.is_leaf_mask)[cells["node"].numpy()] - 1
+        between = mixing_levels(*class_moments(points, leaf, len(tree.leaves)))
+        heights = np.where(tree.is_leaf_mask, -np.inf, node_heights(tree, between).clip(LEAST_HEIGHT, top))
+        codes = torch.from_numpy(tree.codebook).float()
+        scale = codes.std(0).clamp_min(1e-6)
+        diffusion.path.describe((codes - codes.mean(0)) / scale, torch.from_numpy(heights))
+        known = cells["label"].numpy() > 0
+        n_labels = len(self._told_labels)
+        if n_labels and known.sum() > 1:
+            levels = np.full((n_labels + 1, n_labels + 1), top)
+            found = mixing_levels(*class_moments(points[known], cells["label"].numpy()[known] - 1, n_labels))
+            levels[1:, 1:] = found.clip(LEAST_HEIGHT, top)
+            np.fill_diagonal(levels, -np.inf)
+            diffusion.label_levels.copy_(torch.from_numpy(levels))
+            heights = np.full(n_labels + 1, -np.inf)
+            heights[0] = levels[1:, 1:].max() if n_labels > 1 else top
+            diffusion.label.describe(torch.zeros(n_labels + 1, 1), torch.from_numpy(heights))
+
+    def _point_splitter(
+        self, diffusion: LatentDiffusion, cells: dict[str, torch.Tensor], batch_size: int, seed: int
+    ) -> PointSplitter:
+        learned = {name: cells[name] for name in ("points", "node", "label")}
+        train_idx = np.asarray(self.train_indices_)  # type: ignore[attr-defined]
+        val_idx = self._validation_rows()  # type: ignore[attr-defined]
+        validation = None
+        if len(val_idx):
+            validation = {name: values[torch.as_tensor(np.asarray(val_idx))] for name, values in learned.items()}
+            generator = torch.Generator().manual_seed(seed)
+            shape = validation["points"].shape
+            validation["noise"] = torch.randn(shape, generator=generator)
+            validation["level"] = diffusion.levels_for_training(shape[0], generator, torch.device("cpu"))
+        return PointSplitter(
+            {name: values[torch.as_tensor(train_idx)] for name, values in learned.items()},
+            validation,
+            batch_size=batch_size,
+            n_batches=STEPS,
+            train_idx=train_idx,
+            val_idx=val_idx,
+            test_idx=self.test_indices,  # type: ignore[attr-defined]
+            seed=seed,
+        )

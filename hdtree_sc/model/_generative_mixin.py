@@ -1,0 +1,642 @@
+"""Cells made by the second stage: new ones, and existing ones elsewhere in the tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hdtree_sc._errors import listing
+from hdtree_sc._keys import Keys
+from hdtree_sc.diffusion._sampler import METHODS
+from hdtree_sc.model._cell_maker import (
+    Surroundings,
+    as_anndata,
+    covariate_columns,
+    expected,
+    make_cells,
+    one_batch,
+    seeded,
+)
+from hdtree_sc.module._latent_diffusion import Where
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
+
+    from hdtree_sc.diffusion import Method
+    from hdtree_sc.model._tree_mixin import Rows
+
+SAMPLING_BATCH = 4096
+
+
+@dataclass
+class _RealCells:
+    """Real cells as the generator sees them."""
+
+    names: pd.Index
+    obs: pd.DataFrame
+    whitened: torch.Tensor
+    where: Where
+    around: Surroundings
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def of(self, rows: NDArray[np.intp]) -> _RealCells:
+        picked = torch.from_numpy(rows).to(self.whitened.device)
+        return _RealCells(
+            self.names[rows], self.obs.iloc[rows], self.whitened[picked], self.where[picked], self.around[picked]
+        )
+
+
+class GenerativeMixin:
+    """``generate``, ``reconstruct``, ``transmute`` and ``hybrids``: they return new AnnData and change nothing."""
+
+    _tree_key = "hdtree"
+
+    # ---------------------------------------------------------------- what users call
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        n_cells: int,
+        node: str | None = None,
+        label: str | None = None,
+        batch: str | None = None,
+        library: float | ArrayLike | None = None,
+        n_steps: int = 50,
+        seed: int | None = None,
+        *,
+        method: Method = "dpm",
+        guidance: float = 1.0,
+        keep_mean: bool = True,
+        batch_size: int = SAMPLING_BATCH,
+    ) -> AnnData:
+        """Make new cells: of the data as a whole, of a node of the tree, of a label.
+
+        Latents are drawn by the diffusion model, library sizes and covariates from training cells of the leaf in which
+        each latent comes to lie, and counts from the decoder's likelihood.
+
+        Parameters
+        ----------
+        n_cells
+            How many.
+        node
+            Name of a node, inner or leaf; the whole data by default.
+        label
+            Name of a label of ``labels_key``. Together with ``node``: cells of both.
+        batch
+            Batch as which cells are decoded; by default each has the one of the cell that its library size is from.
+        library
+            Library size, one for all cells or one for each; drawn from real cells by default.
+        n_steps
+            Network calls per cell.
+        seed
+            Seed; the same gives the same cells on the same device. By default torch's random numbers go on.
+        method
+            ``"dpm"`` and ``"ddim"`` draw all noise at the beginning, ``"ancestral"`` at each step.
+        guidance
+            Weight of node and label against no condition; above 1 cells are more typical and less diverse.
+        keep_mean
+            Whether to keep expected expression, which is dense.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        AnnData of ``n_cells`` cells with the model's genes.
+
+        ``.X`` : counts (CSR), or float32 of other likelihoods; with ``"bernoulli"`` the expected values.
+        ``.layers["mean"]`` : expected expression at the cell's library size, float32
+        ``.obs["<key>_leaf"]`` : leaf in which the cell comes to lie, ``.obs[labels_key]`` where a label was asked for,
+            and the columns of batch and covariates.
+        ``.obsm["X_<key>"]``, ``.obsm["X_<key>_2d"]`` : latent and 2-D map
+        ``.uns["<key>"]`` : the arguments
+
+        Raises
+        ------
+        RuntimeError
+            Before :meth:`train_diffusion`.
+        ValueError
+            If node, label or batch do not exist (the message lists those that do) or a number makes no sense.
+        """
+        self._require_generator("generate")
+        self._check_sampling(n_cells, n_steps, method, batch_size)
+        told = self._told(node, label)
+        where = Where(*(torch.full((n_cells,), part, device=self._device) for part in told))
+        in_batch = None if batch is None else one_batch(self.registry, batch)  # type: ignore[attr-defined]
+        with seeded(seed):
+            whitened = self._sampled(where, n_steps, method, guidance, batch_size)
+            around = self._drawn_surroundings(whitened, in_batch, library)
+            out = self._assembled(whitened, around, [f"generated_{i}" for i in range(n_cells)], keep_mean, batch_size)
+        if label is not None:
+            out.obs[self._setup("labels_key")] = pd.Categorical([label] * n_cells)  # type: ignore[attr-defined]
+        return self._signed(
+            out, function="generate", node=node, label=label, batch=batch, n_steps=n_steps, seed=seed, method=method,
+            guidance=guidance,
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def reconstruct(
+        self,
+        adata: AnnData | None = None,
+        n_steps: int = 50,
+        seed: int | None = None,
+        *,
+        indices: Rows = None,
+        noise_level: float | None = None,
+        method: Method = "dpm",
+        keep_mean: bool = True,
+        batch_size: int = SAMPLING_BATCH,
+    ) -> AnnData:
+        """Make each cell anew from its path in the tree.
+
+        What is kept of a cell is its leaf, its library size and its covariates; with ``noise_level`` also what of its
+        latent is stronger than the noise. Nothing is mixed with the input.
+
+        Parameters
+        ----------
+        adata
+            Cells; the training data by default.
+        n_steps
+            Network calls per cell.
+        seed
+            Seed.
+        indices
+            Rows of ``adata``; all by default.
+        noise_level
+            Noise ``-log SNR`` put on the latent to begin from; by default nothing of it is left.
+        method
+            See :meth:`generate`.
+        keep_mean
+            Whether to keep expected expression, which is dense.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        AnnData with the same ``obs_names``, ``obs`` and the fields of :meth:`generate`.
+        """
+        self._require_generator("reconstruct")
+        cells = self._real_cells(adata, indices)
+        self._check_sampling(len(cells), n_steps, method, batch_size)
+        where = Where(cells.where.node, torch.zeros_like(cells.where.label))
+        with seeded(seed):
+            if noise_level is None:
+                whitened = self._sampled(where, n_steps, method, 1.0, batch_size)
+            else:
+                start = self.module.diffusion.noised(cells.whitened, noise_level)  # type: ignore[attr-defined]
+                whitened = self._in_parts(
+                    lambda rows: self._flow(
+                        start[rows], where[rows], start=noise_level, n_steps=n_steps, method=method
+                    ),
+                    len(cells),
+                    batch_size,
+                )
+            out = self._assembled(whitened, cells.around, cells.names, keep_mean, batch_size)
+        out.obs = pd.concat([cells.obs.drop(columns=out.obs.columns, errors="ignore"), out.obs], axis=1)
+        return self._signed(
+            out, function="reconstruct", n_steps=n_steps, seed=seed, noise_level=noise_level, method=method
+        )
+
+    @torch.inference_mode()
+    def transmute(
+        self,
+        adata: AnnData | None = None,
+        target: str | None = None,
+        source: str | None = None,
+        indices: Rows = None,
+        mode: Literal["ode", "sde"] = "ode",
+        n_steps: int = 50,
+        n_draws: int = 1,
+        seed: int | None = None,
+        *,
+        guidance: float = 1.0,
+        keep_mean: bool = True,
+        batch_size: int = SAMPLING_BATCH,
+    ) -> AnnData:
+        """Carry cells to another label or node: up to the noise at which the two are one, and down the other way.
+
+        Cells that are there already keep their latent. The answer is the model's: what no training cell shows, it
+        cannot know. Nothing is rescaled to the target.
+
+        Parameters
+        ----------
+        adata
+            Cells; the training data by default.
+        target
+            A label of ``labels_key``, or else a node.
+        source
+            A label or a node: only its cells. All by default.
+        indices
+            Rows of ``adata`` to choose from; all by default.
+        mode
+            ``"ode"``: deterministic both ways, so that each cell has one counterpart, and the way back leads home.
+            ``"sde"``: with fresh noise up and down, as the paper of branched diffusion has it; draws differ, and how much
+            they do is the model's uncertainty.
+        n_steps
+            Network calls of a whole run from noise to data.
+        n_draws
+            Counterparts of each cell.
+        seed
+            Seed.
+        guidance
+            Weight of the target against no condition.
+        keep_mean
+            Whether to keep expected expression before and after, which is dense.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        AnnData with the source cells' ``obs_names`` (with several draws ``"<name>-<draw>"``) and ``obs`` columns. Beside
+        the fields of :meth:`generate`:
+
+        ``.layers["source_mean"]`` : expected expression of the cell as it was, at the same library size
+        ``.obs["source_label"]``, ``.obs["target_label"]`` : labels, or leaf and node
+        ``.obs["target_probability"]`` : probability of the target once the counts are encoded again: of a node, its
+            node probability; of a label, the labels of training cells in the leaves, weighted by leaf probability
+        ``.obs["source_cell"]``, ``.obs["draw"]`` : name of the cell before, and number of the draw
+        ``.obs["branch_noise"]`` : noise level ``-log SNR`` up to which the cell was carried; minus infinity: not at all
+        ``.obsm["X_<key>_source"]`` : latent before
+
+        Raises
+        ------
+        RuntimeError
+            Before :meth:`train_diffusion`.
+        ValueError
+            If source or target do not exist (the message lists what does), there are no source cells, or several draws
+            of a deterministic way are asked for.
+
+        References
+        ----------
+        arXiv 2212.10777, with the branch point found in the space in which diffusion runs, and an inversion in place of
+        fresh noise by default.
+        """
+        self._require_generator("transmute")
+        if target is None:
+            msg = f"target: name a label or a node to go to. {self._destinations()}"
+            raise ValueError(msg)
+        if mode not in ("ode", "sde"):
+            msg = f"mode: {mode!r} is none of 'ode', 'sde'."
+            raise ValueError(msg)
+        if n_draws < 1:
+            msg = f"n_draws: {n_draws} given, at least one is needed."
+            raise ValueError(msg)
+        there = self._place_named(target, "target")
+        cells = self._sources(self._real_cells(adata, indices), source)
+        self._check_sampling(len(cells), n_steps, "dpm", batch_size)
+        by_label = there[1] > 0
+        # a way between labels is told labels alone: the cell's path leads to where it comes from
+        onto = Where(*(torch.full((len(cells),), part, device=self._device) for part in there))
+        known = cells.where.label > 0
+        node = torch.where(known, 0, cells.where.node) if by_label else cells.where.node
+        label = cells.where.label if by_label else torch.zeros_like(cells.where.label)
+        origin = Where(node, label)
+        diffusion = self.module.diffusion  # type: ignore[attr-defined]
+        levels = diffusion.branch_levels(origin, onto)
+        if by_label:
+            levels = torch.where(known, levels, diffusion.label.heights[0].to(levels))
+
+        with seeded(seed):
+            draws = [
+                self._carried(cells, origin, onto, levels, mode, n_steps, guidance, batch_size) for _ in range(n_draws)
+            ]
+            many = cells.of(np.tile(np.arange(len(cells)), n_draws))
+            number = np.repeat(np.arange(n_draws), len(cells))
+            names = many.names if n_draws == 1 else [f"{name}-{i}" for name, i in zip(many.names, number, strict=True)]
+            out = self._assembled(torch.cat(draws), many.around, names, keep_mean, batch_size)
+        if keep_mean:
+            before = expected(self.module, cells.whitened, cells.around, batch_size=batch_size)  # type: ignore[attr-defined]
+            out.layers["source_mean"] = np.tile(before, (n_draws, 1))
+        self._describe_transmuted(out, many, number, target, there, levels.cpu().numpy())
+        return self._signed(
+            out, function="transmute", target=target, source=source, mode=mode, n_steps=n_steps, n_draws=n_draws,
+            seed=seed, guidance=guidance,
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def hybrids(
+        self,
+        a: str,
+        b: str,
+        n_cells: int,
+        seed: int | None = None,
+        *,
+        n_steps: int = 50,
+        keep_mean: bool = True,
+        batch_size: int = SAMPLING_BATCH,
+    ) -> AnnData:
+        """Cells at the branch point of two labels or nodes, and what each becomes on either side.
+
+        From the same noise, and up to the branch point on the same way: with nodes on that of their lowest common
+        ancestor, with labels under the mean of both conditions. From there one goes on as it was (the hybrid), one to
+        ``a`` and one to ``b``.
+
+        Parameters
+        ----------
+        a, b
+            Two labels, or two nodes of which neither contains the other.
+        n_cells
+            Number of hybrids.
+        seed
+            Seed.
+        n_steps
+            Network calls of a whole run.
+        keep_mean
+            Whether to keep expected expression, which is dense.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        AnnData of ``3 * n_cells`` cells with the fields of :meth:`generate`, all hybrids first, then ``a``, then ``b``;
+        ``.obs["role"]`` is ``"hybrid"``, ``a`` or ``b``, ``.obs["pair"]`` the number that the three share, as they do
+        library size and covariates.
+
+        Raises
+        ------
+        RuntimeError
+            Before :meth:`train_diffusion`.
+        ValueError
+            If ``a`` or ``b`` do not exist or do not part.
+        """
+        self._require_generator("hybrids")
+        self._check_sampling(n_cells, n_steps, "dpm", batch_size)
+        one, other = self._place_named(a, "a"), self._place_named(b, "b")
+        if (one[1] > 0) != (other[1] > 0):
+            msg = f"a={a!r} and b={b!r}: two labels or two nodes wanted, not one of each."
+            raise ValueError(msg)
+        wheres = [
+            Where(*(torch.full((n_cells,), part, device=self._device) for part in place)) for place in (one, other)
+        ]
+        diffusion = self.module.diffusion  # type: ignore[attr-defined]
+        level = float(diffusion.branch_levels(wheres[0][:1], wheres[1][:1])[0])
+        if level == -np.inf:
+            msg = f"a={a!r} and b={b!r} do not part: one is the other or lies below it."
+            raise ValueError(msg)
+        common = wheres
+        if one[1] == 0:
+            common = [Where(diffusion.path.lca(wheres[0].node, wheres[1].node), wheres[0].label)]
+        with seeded(seed):
+            noise = torch.randn(n_cells, diffusion.centre.shape[0], device=self._device)
+            shared = self._in_parts(
+                lambda rows: self._flow(noise[rows], *(w[rows] for w in common), stop=level, n_steps=n_steps),
+                n_cells,
+                batch_size,
+            )
+            ways = [common, [wheres[0]], [wheres[1]]]
+            ends = [
+                self._in_parts(
+                    lambda rows, told=told: self._flow(
+                        shared[rows], *(w[rows] for w in told), start=level, n_steps=n_steps
+                    ),
+                    n_cells,
+                    batch_size,
+                )
+                for told in ways
+            ]
+            around = self._drawn_surroundings(ends[0], None, None)[torch.arange(n_cells, device=self._device).repeat(3)]
+            roles = np.repeat(["hybrid", a, b], n_cells)
+            pair = np.tile(np.arange(n_cells), 3)
+            names = [f"{role}_{i}" for role, i in zip(roles, pair, strict=True)]
+            out = self._assembled(torch.cat(ends), around, names, keep_mean, batch_size)
+        out.obs["role"] = pd.Categorical(roles, categories=["hybrid", a, b])
+        out.obs["pair"] = pair
+        out.obs["branch_noise"] = level
+        return self._signed(out, function="hybrids", a=a, b=b, n_steps=n_steps, seed=seed)
+
+    # ---------------------------------------------------------------- what is asked for
+
+    @property
+    def _device(self) -> torch.device:
+        return self.module.device  # type: ignore[attr-defined, no-any-return]
+
+    def _require_generator(self, what: str) -> None:
+        self._require_trained(what)  # type: ignore[attr-defined]
+        if self.module.diffusion is None:  # type: ignore[attr-defined]
+            msg = f"{what} needs the generator: call {type(self).__name__}.train_diffusion() first."
+            raise RuntimeError(msg)
+
+    @staticmethod
+    def _check_sampling(n_cells: int, n_steps: int, method: str, batch_size: int) -> None:
+        for name, value in (("n_cells", n_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
+            if int(value) != value or value < 1:
+                msg = f"{name}: {value} given, a whole number of at least one is needed."
+                raise ValueError(msg)
+        if method not in METHODS:
+            msg = f"method: {method!r} is none of {', '.join(METHODS)}."
+            raise ValueError(msg)
+
+    def _destinations(self) -> str:
+        labels, nodes = self._told_labels, self.get_tree().nodes  # type: ignore[attr-defined]
+        return f"Labels: {listing(labels)}. Nodes: {listing(nodes)}."
+
+    def _told(self, node: str | None, label: str | None) -> tuple[int, int]:
+        """Positions of a node and of a label."""
+        tree, labels = self.get_tree(), self._told_labels  # type: ignore[attr-defined]
+        if node is not None and node not in tree:
+            msg = f"node: the tree has no {node!r}. {self._destinations()}"
+            raise ValueError(msg)
+        if label is not None and label not in labels:
+            more = "" if labels else " The model was set up without labels_key=."
+            msg = f"label: the model knows no {label!r}. {self._destinations()}{more}"
+            raise ValueError(msg)
+        return (0 if node is None else int(tree.index(node)), 0 if label is None else labels.index(label) + 1)
+
+    def _place_named(self, name: str, argument: str) -> tuple[int, int]:
+        """Positions of what may be a label, or else a node."""
+        if name in self._told_labels:  # type: ignore[attr-defined]
+            return self._told(None, name)
+        if name in self.get_tree():  # type: ignore[attr-defined]
+            return self._told(name, None)
+        msg = f"{argument}: {name!r} is neither a label nor a node of the model. {self._destinations()}"
+        raise ValueError(msg)
+
+    @torch.inference_mode()
+    def _real_cells(self, adata: AnnData | None, indices: Rows) -> _RealCells:
+        from hdtree_sc.module._spaces import SPACES
+
+        module = self.module  # type: ignore[attr-defined]
+        space = SPACES[module.space]
+
+        def read(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            where = self._whereabouts(tensors, self._encode(tensors))  # type: ignore[attr-defined]
+            whitened = module.diffusion.whiten(space.points(module, tensors))
+            return whitened, where.node, where.label, module._library(tensors), module.covariates(tensors)
+
+        batches = self._batches(adata, indices, None, None)  # type: ignore[attr-defined]
+        parts = [torch.from_numpy(part).to(self._device) for part in self._over(batches, read)]  # type: ignore[attr-defined]
+        given = self._source_adata(adata)  # type: ignore[attr-defined]
+        obs = given.obs if indices is None else given.obs.iloc[np.asarray(indices)]
+        return _RealCells(obs.index, obs, parts[0], Where(parts[1], parts[2]), Surroundings(parts[3], parts[4]))
+
+    def _sources(self, cells: _RealCells, source: str | None) -> _RealCells:
+        """The cells of a label or a node."""
+        if source is None:
+            return cells
+        node, label = self._place_named(source, "source")
+        if label:
+            chosen = cells.where.label == label
+        else:
+            below = self.module.diffusion.path.on_path[:, node] > 0  # type: ignore[attr-defined]
+            chosen = below[cells.where.node]
+        rows = chosen.nonzero().squeeze(1).cpu().numpy()
+        if not len(rows):
+            msg = f"source: adata has no cell of {source!r}."
+            raise ValueError(msg)
+        return cells.of(rows)
+
+    # ---------------------------------------------------------------- how it is made
+
+    def _in_parts(
+        self, function: Callable[[torch.Tensor], torch.Tensor], n_cells: int, batch_size: int
+    ) -> torch.Tensor:
+        """A function of rows, for some of them at a time."""
+        return torch.cat([function(rows) for rows in torch.arange(n_cells, device=self._device).split(batch_size)])
+
+    def _flow(self, x: torch.Tensor, *told: Where, **options: Any) -> torch.Tensor:
+        return self.module.diffusion.flow(x, *told, **options)  # type: ignore[attr-defined, no-any-return]
+
+    def _sampled(self, where: Where, n_steps: int, method: Method, guidance: float, batch_size: int) -> torch.Tensor:
+        """Whitened points from noise alone."""
+        width = self.module.diffusion.centre.shape[0]  # type: ignore[attr-defined]
+
+        def sample(rows: torch.Tensor) -> torch.Tensor:
+            noise = torch.randn(len(rows), width, device=self._device)
+            return self._flow(noise, where[rows], n_steps=n_steps, method=method, guidance=guidance)
+
+        return self._in_parts(sample, len(where.node), batch_size)
+
+    def _carried(
+        self,
+        cells: _RealCells,
+        origin: Where,
+        onto: Where,
+        levels: torch.Tensor,
+        mode: str,
+        n_steps: int,
+        guidance: float,
+        batch_size: int,
+    ) -> torch.Tensor:
+        """Whitened points of cells that went up to their branch point and down to the target."""
+        diffusion = self.module.diffusion  # type: ignore[attr-defined]
+        lowest = diffusion.schedule.lowest
+        out = cells.whitened.clone()
+        # few branch points, however many cells
+        for level in torch.unique(levels[torch.isfinite(levels)]).tolist():
+            for rows in (levels == level).nonzero().squeeze(1).split(batch_size):
+                x = cells.whitened[rows]
+                if mode == "ode":
+                    x = self._flow(x, origin[rows], start=lowest, stop=level, n_steps=n_steps)
+                    # the way back ends where the way up began: without noise there would be nothing to invert
+                    x = self._flow(x, onto[rows], start=level, stop=lowest, n_steps=n_steps, guidance=guidance)
+                else:
+                    x = diffusion.noised(x, level)
+                    x = self._flow(x, onto[rows], start=level, n_steps=n_steps, method="ancestral", guidance=guidance)
+                out[rows] = x
+        return out
+
+    def _drawn_surroundings(
+        self, whitened: torch.Tensor, batch: int | None, library: float | ArrayLike | None
+    ) -> Surroundings:
+        """Library sizes and covariates of real cells of the leaves in which points lie."""
+        from hdtree_sc.module._spaces import SPACES
+
+        module = self.module  # type: ignore[attr-defined]
+        points = module.diffusion.colour(whitened)
+        if module.space == "latent":
+            latent = points
+        else:
+            unknown = module.donors.covariates.mean(0).expand(len(points), -1)
+            latent = SPACES[module.space].latent(module, points, unknown)
+        rows = module.donors.draw(self._leaf_positions(latent), batch)  # type: ignore[attr-defined]
+        around = Surroundings(module.donors.library[rows], module.donors.covariates[rows])
+        if library is not None:
+            size = torch.as_tensor(np.asarray(library, dtype=np.float32)).to(self._device).reshape(-1, 1)
+            if len(size) not in (1, len(points)) or not bool((size > 0).all()):
+                msg = f"library: one positive number, or one for each of {len(points)} cells wanted."
+                raise ValueError(msg)
+            around = Surroundings(size.expand(len(points), 1).contiguous(), around.covariates)
+        return around if batch is None else around.in_batch(batch, module.covariates.n_batch)
+
+    def _assembled(
+        self,
+        whitened: torch.Tensor,
+        around: Surroundings,
+        names: Sequence[str] | pd.Index,
+        keep_mean: bool,  # noqa: FBT001
+        batch_size: int,
+    ) -> AnnData:
+        """AnnData of points, with leaves and the columns of what they were decoded with."""
+        made = make_cells(self.module, whitened, around, keep_mean=keep_mean, batch_size=batch_size)  # type: ignore[attr-defined]
+        out = as_anndata(made, list(names), self.get_var_names(), key=self._tree_key)  # type: ignore[attr-defined]
+        tree = self.get_tree()  # type: ignore[attr-defined]
+        leaf = self._leaf_positions(torch.from_numpy(made.latent).to(self._device)).cpu().numpy()  # type: ignore[attr-defined]
+        out.obs[Keys(self._tree_key).leaf] = pd.Categorical(
+            np.array(tree.nodes, dtype=object)[leaf], categories=list(tree.leaves)
+        )
+        columns = covariate_columns(self.registry, self.module, around)  # type: ignore[attr-defined]
+        for name, values in columns.items():
+            out.obs[name] = values.to_numpy()
+        return out
+
+    def _describe_transmuted(
+        self,
+        out: AnnData,
+        cells: _RealCells,
+        draw: NDArray[np.intp],
+        target: str,
+        there: tuple[int, int],
+        levels: NDArray[np.float32],
+    ) -> None:
+        tree, labels = self.get_tree(), np.array(["unknown", *self._told_labels], dtype=object)  # type: ignore[attr-defined]
+        by_label = there[1] > 0
+        own = (
+            labels[cells.where.label.cpu().numpy()]
+            if by_label
+            else np.array(tree.nodes, dtype=object)[cells.where.node.cpu().numpy()]
+        )
+        kept = cells.obs.drop(columns=out.obs.columns, errors="ignore").set_axis(out.obs_names)
+        out.obs = pd.concat([kept, out.obs], axis=1)
+        if by_label:
+            out.obs[self._setup("labels_key")] = pd.Categorical([target] * out.n_obs)  # type: ignore[attr-defined]
+        out.obs["source_label"] = pd.Categorical(own)
+        out.obs["target_label"] = pd.Categorical([target] * out.n_obs)
+        out.obs["target_probability"] = self._probability_of(out, there)
+        out.obs["source_cell"] = np.asarray(cells.names)
+        out.obs["draw"] = draw
+        out.obs["branch_noise"] = np.tile(levels, int(draw.max()) + 1)
+        diffusion = self.module.diffusion  # type: ignore[attr-defined]
+        out.obsm[f"{Keys(self._tree_key).latent}_source"] = self._latents(
+            diffusion.colour(cells.whitened), cells.around
+        )
+
+    def _latents(self, points: torch.Tensor, around: Surroundings) -> NDArray[np.float32]:
+        from hdtree_sc.module._spaces import SPACES
+
+        module = self.module  # type: ignore[attr-defined]
+        return SPACES[module.space].latent(module, points, around.covariates).float().cpu().numpy()
+
+    def _probability_of(self, cells: AnnData, place: tuple[int, int]) -> NDArray[np.float32]:
+        """Probability of a node or a label once cells are encoded again from their values."""
+        nodes = self.get_node_probabilities(cells).to_numpy()  # type: ignore[attr-defined]
+        node, label = place
+        if not label:
+            return nodes[:, node]
+        tree = self.get_tree()  # type: ignore[attr-defined]
+        shares = self.module.donors.label_shares(len(tree), len(self._told_labels)).cpu().numpy()  # type: ignore[attr-defined]
+        return (nodes[:, tree.is_leaf_mask] @ shares[tree.is_leaf_mask, label - 1]).astype(np.float32)
+
+    def _signed(self, out: AnnData, **arguments: Any) -> AnnData:
+        """Say in ``uns`` how cells came to be."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        given["labels_key"] = self._setup("labels_key") or ""  # type: ignore[attr-defined]
+        out.uns[self._tree_key] = given | {"model": type(self).__name__, "space": self.module.space}  # type: ignore[attr-defined]
+        return out

@@ -1,0 +1,90 @@
+"""Library sizes and covariates of real cells, to decode generated ones with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from hdtree_sc.module._latent_diffusion import Where
+
+
+class Donors(nn.Module):
+    """What is kept of training cells: leaf, label, library size and covariates; no expression.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells kept.
+    n_covariates
+        Width of the covariate vector.
+    """
+
+    node: torch.Tensor
+    label: torch.Tensor
+    batch: torch.Tensor
+    library: torch.Tensor
+    covariates: torch.Tensor
+
+    def __init__(self, n_cells: int, n_covariates: int) -> None:
+        super().__init__()
+        self.register_buffer("node", torch.zeros(n_cells, dtype=torch.long))
+        self.register_buffer("label", torch.zeros(n_cells, dtype=torch.long))
+        self.register_buffer("batch", torch.zeros(n_cells, dtype=torch.long))
+        self.register_buffer("library", torch.ones(n_cells, 1))
+        self.register_buffer("covariates", torch.zeros(n_cells, n_covariates))
+
+    @torch.no_grad()
+    def fill(self, where: Where, batch: torch.Tensor, library: torch.Tensor, covariates: torch.Tensor) -> None:
+        """Keep cells, all of which are given in the same order."""
+        self.node.copy_(where.node)
+        self.label.copy_(where.label)
+        self.batch.copy_(batch)
+        self.library.copy_(library)
+        self.covariates.copy_(covariates)
+
+    def draw(self, leaf: torch.Tensor, batch: int | None = None) -> torch.Tensor:
+        """A random donor of the same leaf for each cell.
+
+        Parameters
+        ----------
+        leaf
+            Leaves, int (n,).
+        batch
+            Batch from which donors come where the leaf has some there.
+
+        Returns
+        -------
+        Rows of donors, int (n,). A leaf without donors draws from all.
+        """
+        row = torch.rand(len(leaf), device=leaf.device)
+        out = (row * len(self.node)).long()
+        pools = [torch.ones_like(self.batch, dtype=torch.bool)]
+        if batch is not None:
+            pools.append(self.batch == batch)
+        for pool in pools:
+            kept = pool.nonzero().squeeze(1)
+            if batch is not None and pool is pools[-1] and len(kept):
+                # of the batch at least, if not of the leaf
+                out = torch.where(self.batch[out] == batch, out, kept[(row * len(kept)).long()])
+            order = kept[torch.argsort(self.node[kept], stable=True)]
+            held = self.node[order].contiguous()
+            first, last = torch.searchsorted(held, leaf), torch.searchsorted(held, leaf, right=True)
+            found = last > first
+            # rounding up to the last place and past it is possible in float32
+            place = (first + (row * (last - first)).long()).minimum(last - 1).clamp_min(0)
+            out = torch.where(found, order[place], out) if len(order) else out
+        return out
+
+    def label_shares(self, n_nodes: int, n_labels: int) -> torch.Tensor:
+        """Share of each label (from 1) among the labelled donors of each node alone, (n_nodes, n_labels)."""
+        known = self.label > 0
+        counts = torch.zeros(n_nodes, n_labels, device=self.label.device)
+        counts.index_put_(
+            (self.node[known], self.label[known] - 1),
+            torch.ones(int(known.sum()), device=counts.device),
+            accumulate=True,
+        )
+        return counts / counts.sum(1, keepdim=True).clamp_min(1)

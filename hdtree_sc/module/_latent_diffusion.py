@@ -1,0 +1,224 @@
+"""Diffusion over a whitened space that is told where in a tree, and at which label, it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from hdtree_sc.diffusion import CLEAN, NoiseSchedule, alpha_sigma, diffusion_loss, integrate
+from hdtree_sc.nn import Denoiser, PathConditioner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hdtree_sc.diffusion import Method, Target
+    from hdtree_sc.nn._path_conditioner import Gate
+
+N_CONDITION = 128
+NO_LABEL = 0
+"""Position of "no label is told" among the labels."""
+LEAST_SPREAD = 1e-4
+"""Axes on which data vary less than this share of the widest are not blown up any further."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """What the diffusion is told of each row.
+
+    Parameters
+    ----------
+    node
+        Last node of the path, int (n,); 0, the root, tells nothing.
+    label
+        Label, int (n,), counted from 1; 0 tells nothing.
+    """
+
+    node: torch.Tensor
+    label: torch.Tensor
+
+    def __getitem__(self, rows: Any) -> Where:
+        return Where(self.node[rows], self.label[rows])
+
+
+class LatentDiffusion(nn.Module):
+    """Whitening, conditions, denoiser and the ways along the noise levels.
+
+    Parameters
+    ----------
+    n_features
+        Width of the space.
+    parents
+        Position of each tree node's parent, -1 of the root, which comes first.
+    n_code
+        Width of the nodes' codes.
+    n_labels
+        Number of labels that can be told.
+    n_hidden
+        Width of the denoiser.
+    n_blocks
+        Number of its blocks.
+    gate
+        When a node of the path is told, see :class:`hdtree_sc.nn.PathConditioner`.
+    target
+        What the denoiser answers: ``"v"``, ``"eps"`` or ``"x0"``.
+    schedule
+        ``"cosine"`` or ``"linear"``.
+    """
+
+    centre: torch.Tensor
+    axes: torch.Tensor
+    spread: torch.Tensor
+    label_levels: torch.Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        *,
+        parents: Sequence[int],
+        n_code: int,
+        n_labels: int = 0,
+        n_hidden: int = 256,
+        n_blocks: int = 3,
+        gate: Gate = "soft",
+        target: Target = "v",
+        schedule: Literal["cosine", "linear"] = "cosine",
+    ) -> None:
+        super().__init__()
+        if target not in ("v", "eps", "x0"):
+            msg = f"target: {target!r} is none of v, eps, x0."
+            raise ValueError(msg)
+        self.target: Target = target
+        self.schedule = NoiseSchedule(schedule)
+        self.path = PathConditioner(parents, n_code, N_CONDITION, gate=gate)
+        # labels part at one branch point: the tree over them is a star
+        self.label = PathConditioner([-1, *[0] * n_labels], 1, N_CONDITION, gate=gate)
+        self.denoiser = Denoiser(n_features, N_CONDITION, n_hidden=n_hidden, n_blocks=n_blocks)
+        self.register_buffer("centre", torch.zeros(n_features))
+        self.register_buffer("axes", torch.eye(n_features))
+        self.register_buffer("spread", torch.ones(n_features))
+        self.register_buffer("label_levels", torch.full((n_labels + 1, n_labels + 1), -torch.inf))
+
+    @torch.no_grad()
+    def fit_whitening(self, points: torch.Tensor) -> None:
+        """Learn from data (n, n_features) how to turn and scale them to unit variance."""
+        self.centre.copy_(points.mean(0))
+        centred = (points - self.centre).double()
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(points))
+        spread = values.clamp_min(0).sqrt()
+        self.axes.copy_(vectors)
+        self.spread.copy_(spread.clamp_min(max(float(spread.max()) * LEAST_SPREAD, 1e-8)))
+
+    def whiten(self, points: torch.Tensor) -> torch.Tensor:
+        """From data to the space in which diffusion runs, both (n, n_features)."""
+        return (points - self.centre) @ self.axes / self.spread
+
+    def colour(self, whitened: torch.Tensor) -> torch.Tensor:
+        """Back from the space in which diffusion runs."""
+        return (whitened * self.spread) @ self.axes.T + self.centre
+
+    def condition(self, where: Where, level: torch.Tensor) -> torch.Tensor:
+        """Condition vectors (n, width) at noise levels (n, 1)."""
+        return self.path(where.node, level) + self.label(where.label, level)
+
+    def forget(self, where: Where, generator: torch.Generator | None = None) -> Where:
+        """Conditions of which parts are left out at random, so that one network learns all of them.
+
+        The path is whole, shortened and untold in two, one and one of four rows, the label untold in two of five.
+        """
+        fate = torch.rand(2, len(where.node), generator=generator, device=where.node.device)
+        shorter = self.path.shorten(where.node, 1 / 3, generator)
+        node = torch.where(fate[0] < 0.25, torch.zeros_like(shorter), shorter)
+        return Where(node, torch.where(fate[1] < 0.4, torch.zeros_like(where.label), where.label))
+
+    def loss(self, x0: torch.Tensor, where: Where, level: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Denoising loss (n,) of whitened data at noise levels (n, 1), see :func:`diffusion_loss`."""
+        return diffusion_loss(
+            lambda x, at: self.denoiser(x, at, self.condition(where, at)), x0, level, noise, self.target
+        )
+
+    def levels_for_training(self, n: int, generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
+        """Noise levels (n, 1), spread evenly over the schedule's time (stratified), in random order."""
+        drawn = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+        order = torch.randperm(n, generator=generator, device=device)
+        return self.schedule.level((order + drawn) / n).float().unsqueeze(1)
+
+    def network(
+        self, told: Sequence[Where], guidance: float = 1.0
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The denoiser under the mean of some conditions, away from no condition by classifier-free guidance."""
+
+        def answer(x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+            condition = torch.stack([self.condition(where, level) for where in told]).mean(0)
+            given = self.denoiser(x, level, condition)
+            if guidance == 1.0:
+                return given
+            nothing = Where(torch.zeros_like(told[0].node), torch.zeros_like(told[0].label))
+            free = self.denoiser(x, level, self.condition(nothing, level))
+            return free + guidance * (given - free)
+
+        return answer
+
+    def flow(
+        self,
+        x: torch.Tensor,
+        *told: Where,
+        start: float | None = None,
+        stop: float | None = None,
+        n_steps: int = 50,
+        method: Method = "dpm",
+        guidance: float = 1.0,
+    ) -> torch.Tensor:
+        """Carry whitened data from one noise level to another, under one condition or the mean of several.
+
+        The steps are those of a whole run from noise to data, so that a way in parts costs what the whole costs.
+
+        Parameters
+        ----------
+        x
+            Data at ``start``, (n, n_features).
+        *told
+            Conditions.
+        start
+            Noise level to begin at, the highest by default.
+        stop
+            Noise level to end at, without noise by default.
+        n_steps
+            Network calls of a whole run.
+        method
+            See :func:`hdtree_sc.diffusion.integrate`.
+        guidance
+            Weight of the condition; 1 is the model as it was trained.
+        """
+        ends = [self.schedule.highest if start is None else start, CLEAN if stop is None else stop]
+        times = self.schedule.time(torch.tensor([max(end, self.schedule.lowest) for end in ends], dtype=torch.float64))
+        # a way over any part of the noise takes some steps, or the second order has nothing to begin with
+        steps = max(round(n_steps * abs(float(times[1] - times[0]))) - (ends[1] == CLEAN), 3)
+        levels = self.schedule.steps(steps, *ends)
+        return integrate(self.network(told, guidance), x, levels, method=method, target=self.target)
+
+    def noised(self, x: torch.Tensor, level: float) -> torch.Tensor:
+        """Whitened data with fresh noise, at a noise level."""
+        alpha, sigma = alpha_sigma(torch.tensor(level, dtype=torch.float64))
+        return float(alpha) * x + float(sigma) * torch.randn_like(x)
+
+    def branch_levels(self, here: Where, there: Where) -> torch.Tensor:
+        """Noise level (n,) at which two places are one: of their labels if both have one, else of their nodes.
+
+        Never above the schedule, and minus infinity where the places are the same.
+        """
+        of_labels = self.label_levels[here.label, there.label]
+        common = self.path.lca(here.node, there.node)
+        of_nodes = self.path.heights[common]
+        inside = (common == here.node) | (common == there.node)
+        of_nodes = torch.where(inside, -torch.inf, of_nodes)
+        both = (here.label != NO_LABEL) & (there.label != NO_LABEL)
+        return torch.where(both, of_labels, of_nodes).clamp_max(self.schedule.highest)
+
+
+def untold(where: Where, *, node: bool = False, label: bool = False) -> Where:
+    """The same place with its node or its label left out."""
+    out = replace(where, node=torch.zeros_like(where.node)) if node else where
+    return replace(out, label=torch.zeros_like(out.label)) if label else out

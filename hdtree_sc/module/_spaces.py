@@ -1,0 +1,90 @@
+"""The spaces in which diffusion may run, and how cells come out of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from scvi.distributions import Normal
+
+from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
+from hdtree_sc.nn._scaler import TARGET_SUM
+
+if TYPE_CHECKING:
+    from torch.distributions import Distribution
+
+    from hdtree_sc.module._hdtree import HDTreeModule
+
+Space = Literal["latent", "expression"]
+
+
+class LatentSpace:
+    """The encoder's latent; the model's own decoder makes cells of it."""
+
+    name: Space = "latent"
+
+    @staticmethod
+    def width(module: HDTreeModule) -> int:
+        """Number of dimensions."""
+        return module.n_latent
+
+    @staticmethod
+    def points(module: HDTreeModule, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Points (n, width) of a minibatch."""
+        return module.inference(**module._get_inference_input(tensors))["z"].float()
+
+    @staticmethod
+    def latent(module: HDTreeModule, points: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        """Latents (n, n_latent) of points."""
+        return points
+
+    @staticmethod
+    def expression(
+        module: HDTreeModule, points: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
+    ) -> Distribution:
+        """Likelihood of the expression of points."""
+        return module.generative(points, covariates, library)["px"]
+
+
+class ExpressionSpace:
+    """The components of standardised expression that the encoder reads, as HDTree's paper has it.
+
+    They are turned back to expression without a network: what the components leave out is missing.
+    """
+
+    name: Space = "expression"
+
+    @staticmethod
+    def width(module: HDTreeModule) -> int:
+        """Number of dimensions."""
+        return module.n_input_pcs
+
+    @staticmethod
+    def points(module: HDTreeModule, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Points (n, width) of a minibatch."""
+        return module._encoder_input(tensors)[0].float()
+
+    @staticmethod
+    def latent(module: HDTreeModule, points: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        """Latents (n, n_latent) of points."""
+        return module.encoder(torch.cat([points, covariates], 1))
+
+    @staticmethod
+    def expression(
+        module: HDTreeModule, points: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
+    ) -> Distribution:
+        """Likelihood of the expression of points."""
+        scaler = module.scaler
+        standardised = points * scaler.scale @ scaler.components[:, : module.n_input_pcs].T
+        values = standardised * scaler.std + scaler.mean
+        if module.gene_likelihood == "bernoulli":
+            return NormalizedBernoulli(probs=values.clamp(0.0, 1.0), validate_args=False)
+        spread = module.decoder.log_dispersion.clamp(-7.0, 10.0).exp().expand_as(values)
+        if module.gene_likelihood == "normal":
+            return Normal(values, spread, normal_mu=values)
+        shares = torch.expm1(values).clamp_min(0.0) / TARGET_SUM
+        shares = shares / shares.sum(1, keepdim=True).clamp_min(1e-8)
+        return SparseNegativeBinomial(mu=library * shares, theta=spread, scale=shares)
+
+
+SPACES = {space.name: space for space in (LatentSpace, ExpressionSpace)}
