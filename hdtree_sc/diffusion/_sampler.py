@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Method = Literal["ancestral", "ddim", "dpm"]
 METHODS = ("ancestral", "ddim", "dpm")
 
+LEAST_RATIO = 1e-3
+"""A step that is shorter than this share of the next one is not looked back at."""
+
 
 def integrate(
     network: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
@@ -79,9 +82,11 @@ def integrate(
                 x = x + variance**0.5 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             continue
         estimate = data
-        if method == "dpm" and before is not None and sigma_next > 0.0:
+        last = levels[i - 1].item() - level
+        # a last step that is tiny beside this one tells no slope: all it saw is rounding
+        if method == "dpm" and before is not None and sigma_next > 0.0 and abs(last) > LEAST_RATIO * abs(level - after):
             # straight line in log-SNR through the estimates of this step and of the last, taken at its middle
-            ratio = (level - after) / (levels[i - 1].item() - level)
+            ratio = (level - after) / last
             estimate = data + 0.5 * ratio * (data - before)
         # equals ddim's alpha' data + sigma' noise where the estimate is the data of this step
         x = (

@@ -35,8 +35,8 @@ def alpha_sigma(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class NoiseSchedule:
     """Variance-preserving diffusion ``x_h = alpha(h) x_0 + sigma(h) eps`` between two noise levels.
 
-    Noise levels are what everything else speaks of: branch heights in them hold whatever the schedule. Time in [0, 1] is
-    a view: where training draws its levels and how a sampler spaces its steps.
+    Noise levels are what everything else speaks of: branch heights in them hold whatever the schedule. Time in [0, 1]
+    is a view: where training draws its levels and how a sampler spaces its steps.
 
     Parameters
     ----------
@@ -112,7 +112,8 @@ class NoiseSchedule:
 
         Returns
         -------
-        Levels, float64 (n_steps + 1,) or longer, from ``start`` to ``stop``.
+        Levels, float64 (n_steps + 1,) or longer, from ``start`` to ``stop``; only the ends where no time lies between
+        them.
 
         Raises
         ------
@@ -128,10 +129,15 @@ class NoiseSchedule:
         if start == CLEAN:
             msg = "start: the way begins at a noise level of the schedule; give lowest for data without noise."
             raise ValueError(msg)
-        ends = torch.tensor([start, max(stop, self.lowest)], dtype=torch.float64)
+        ends = torch.tensor([start, min(start, self.lowest) if stop == CLEAN else stop], dtype=torch.float64)
         times = self.time(ends)
-        levels = self.level(torch.lerp(times[:1], times[1:], torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)))
-        levels[[0, -1]] = ends
+        if times[0] == times[1]:  # no way, or one outside the schedule: nothing to space steps over
+            levels = ends[: 1 + int(ends[0] != ends[1])]
+        else:
+            levels = self.level(
+                torch.lerp(times[:1], times[1:], torch.linspace(0, 1, n_steps + 1, dtype=torch.float64))
+            )
+            levels[[0, -1]] = ends
         low, high = sorted(ends.tolist())
         extra = [level for level in through if low < level < high]
         if extra:

@@ -24,14 +24,16 @@ from hdtree_sc.tree._branch_points import mixing_levels, node_heights
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from hdtree_sc.module._spaces import Space
     from hdtree_sc.nn._path_conditioner import Gate
 
-EPOCHS = 60
+EPOCHS = 40
 STEPS = 50
 """Smallest number of steps that count as an epoch."""
+MOST_STEPS = 20_000
+"""Steps of a default training of very many cells."""
+VALIDATED = 2_048
+"""Smallest number of held-out cells and noises that validation looks at."""
 DONORS = 20_000
 """Cells whose library size and covariates are kept."""
 MOMENT_CELLS = 50_000
@@ -77,7 +79,7 @@ class DiffusionMixin:
         Parameters
         ----------
         max_epochs
-            Passes of at least 50 steps each; 60 by default.
+            Passes of at least 50 steps each; by default 40, and fewer for more than 100,000 cells.
         accelerator
             Lightning accelerator.
         devices
@@ -100,9 +102,11 @@ class DiffusionMixin:
             ``"cosine"`` or ``"linear"``.
         early_stopping
             Whether to stop when ``diffusion_validation_loss``, taken of held-out cells at noise that never changes, no
-            longer falls.
+            longer falls; the weights of the best epoch are kept then. On few cells it rises long before generated
+            cells are as diverse as real ones, so that it is off by default.
         checkpoint_dir
-            Folder of ``last.ckpt``. After a crash call ``train_diffusion(ckpt_path=".../last.ckpt")`` on the same model.
+            Folder of ``last.ckpt``. After a crash call ``train_diffusion(ckpt_path=".../last.ckpt")`` on the
+            same model.
         plan_kwargs
             Keyword arguments of the training plan (``lr``, ``weight_decay``, ``decay``).
         **trainer_kwargs
@@ -154,7 +158,7 @@ class DiffusionMixin:
         trainer_kwargs.setdefault("gradient_clip_val", 1.0)
         trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         trainer_kwargs.setdefault("early_stopping_monitor", "diffusion_validation_loss")
-        trainer_kwargs.setdefault("early_stopping_patience", 15)
+        trainer_kwargs.setdefault("early_stopping_patience", 10)
         if checkpoint_dir is not None:
             trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), ResumeCheckpoint(checkpoint_dir)]
         interrupt_handler = signal.getsignal(signal.SIGINT)
@@ -166,7 +170,7 @@ class DiffusionMixin:
                     self,
                     training_plan=plan,
                     data_splitter=splitter,
-                    max_epochs=max_epochs or EPOCHS,
+                    max_epochs=max_epochs or int(np.clip(MOST_STEPS // len(splitter.train_dataloader()), 5, EPOCHS)),
                     accelerator=accelerator,
                     devices=devices,
                     early_stopping=early_stopping,
@@ -182,7 +186,7 @@ class DiffusionMixin:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, interrupt_handler)
         module = self.module  # type: ignore[attr-defined]
-        diffusion.load_state_dict(plan.average.module.state_dict())
+        diffusion.load_state_dict(plan.learned(best=early_stopping))
         module.set_generator(diffusion.to(module.device).eval(), donors.to(module.device), space)
         self.diffusion_params_ = {"diffusion": params, "donors": list(donors.covariates.shape), "space": space}
 
@@ -262,7 +266,7 @@ class DiffusionMixin:
         leaf = np.cumsum(tree.is_leaf_mask)[cells["node"].numpy()] - 1
         between = mixing_levels(*class_moments(points, leaf, len(tree.leaves)))
         heights = np.where(tree.is_leaf_mask, -np.inf, node_heights(tree, between).clip(LEAST_HEIGHT, top))
-        codes = torch.from_numpy(tree.codebook).float()
+        codes = torch.tensor(np.array(tree.codebook))
         scale = codes.std(0).clamp_min(1e-6)
         diffusion.path.describe((codes - codes.mean(0)) / scale, torch.from_numpy(heights))
         known = cells["label"].numpy() > 0
@@ -285,9 +289,12 @@ class DiffusionMixin:
         val_idx = self._validation_rows()  # type: ignore[attr-defined]
         validation = None
         if len(val_idx):
-            validation = {name: values[torch.as_tensor(np.asarray(val_idx))] for name, values in learned.items()}
             generator = torch.Generator().manual_seed(seed)
-            shape = validation["points"].shape
+            # of few cells each is looked at in many ways
+            rows = torch.as_tensor(np.asarray(val_idx)).repeat(-(-VALIDATED // len(val_idx)))
+            shape = cells["points"][rows].shape
+            where = diffusion.forget(Where(cells["node"][rows], cells["label"][rows]), generator)
+            validation = {"points": cells["points"][rows], "node": where.node, "label": where.label}
             validation["noise"] = torch.randn(shape, generator=generator)
             validation["level"] = diffusion.levels_for_training(shape[0], generator, torch.device("cpu"))
         return PointSplitter(

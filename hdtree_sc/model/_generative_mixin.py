@@ -238,8 +238,8 @@ class GenerativeMixin:
             Rows of ``adata`` to choose from; all by default.
         mode
             ``"ode"``: deterministic both ways, so that each cell has one counterpart, and the way back leads home.
-            ``"sde"``: with fresh noise up and down, as the paper of branched diffusion has it; draws differ, and how much
-            they do is the model's uncertainty.
+            ``"sde"``: with fresh noise up and down, as the paper of branched diffusion has it; draws differ, and how
+            much they do is the model's uncertainty.
         n_steps
             Network calls of a whole run from noise to data.
         n_draws
@@ -255,8 +255,8 @@ class GenerativeMixin:
 
         Returns
         -------
-        AnnData with the source cells' ``obs_names`` (with several draws ``"<name>-<draw>"``) and ``obs`` columns. Beside
-        the fields of :meth:`generate`:
+        AnnData with the source cells' ``obs_names`` (with several draws ``"<name>-<draw>"``) and ``obs`` columns.
+        Beside the fields of :meth:`generate`:
 
         ``.layers["source_mean"]`` : expected expression of the cell as it was, at the same library size
         ``.obs["source_label"]``, ``.obs["target_label"]`` : labels, or leaf and node
@@ -394,7 +394,7 @@ class GenerativeMixin:
             ways = [common, [wheres[0]], [wheres[1]]]
             ends = [
                 self._in_parts(
-                    lambda rows, told=told: self._flow(
+                    lambda rows, told=told: self._flow(  # type: ignore[misc]
                         shared[rows], *(w[rows] for w in told), start=level, n_steps=n_steps
                     ),
                     n_cells,
@@ -416,7 +416,7 @@ class GenerativeMixin:
 
     @property
     def _device(self) -> torch.device:
-        return self.module.device  # type: ignore[attr-defined, no-any-return]
+        return self.module.device  # type: ignore[attr-defined]
 
     def _require_generator(self, what: str) -> None:
         self._require_trained(what)  # type: ignore[attr-defined]
@@ -502,7 +502,7 @@ class GenerativeMixin:
         return torch.cat([function(rows) for rows in torch.arange(n_cells, device=self._device).split(batch_size)])
 
     def _flow(self, x: torch.Tensor, *told: Where, **options: Any) -> torch.Tensor:
-        return self.module.diffusion.flow(x, *told, **options)  # type: ignore[attr-defined, no-any-return]
+        return self.module.diffusion.flow(x, *told, **options)  # type: ignore[attr-defined]
 
     def _sampled(self, where: Where, n_steps: int, method: Method, guidance: float, batch_size: int) -> torch.Tensor:
         """Whitened points from noise alone."""
@@ -596,13 +596,9 @@ class GenerativeMixin:
         there: tuple[int, int],
         levels: NDArray[np.float32],
     ) -> None:
-        tree, labels = self.get_tree(), np.array(["unknown", *self._told_labels], dtype=object)  # type: ignore[attr-defined]
         by_label = there[1] > 0
-        own = (
-            labels[cells.where.label.cpu().numpy()]
-            if by_label
-            else np.array(tree.nodes, dtype=object)[cells.where.node.cpu().numpy()]
-        )
+        names = ["unknown", *self._told_labels] if by_label else self.get_tree().nodes  # type: ignore[attr-defined]
+        own = np.asarray(names)[(cells.where.label if by_label else cells.where.node).cpu().numpy()]
         kept = cells.obs.drop(columns=out.obs.columns, errors="ignore").set_axis(out.obs_names)
         out.obs = pd.concat([kept, out.obs], axis=1)
         if by_label:

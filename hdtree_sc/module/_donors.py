@@ -53,7 +53,7 @@ class Donors(nn.Module):
         leaf
             Leaves, int (n,).
         batch
-            Batch from which donors come where the leaf has some there.
+            Batch from which donors come if it has any: of the leaf where the leaf has some there, else of any leaf.
 
         Returns
         -------

@@ -28,11 +28,15 @@ class Denoiser(nn.Module):
         Width of the blocks.
     n_blocks
         Number of blocks.
+    dropout
+        Dropout rate within the blocks: few cells are soon known by heart.
     """
 
     frequencies: torch.Tensor
 
-    def __init__(self, n_features: int, n_condition: int, *, n_hidden: int = 256, n_blocks: int = 3) -> None:
+    def __init__(
+        self, n_features: int, n_condition: int, *, n_hidden: int = 256, n_blocks: int = 3, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         # waves from far longer than the range of noise levels, some 20, down to a fraction of a unit
         waves = torch.logspace(math.log10(40.0), math.log10(0.5), N_FREQUENCIES)
@@ -40,10 +44,11 @@ class Denoiser(nn.Module):
         self.level = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, N_TOLD), nn.SiLU(), nn.Linear(N_TOLD, N_TOLD))
         self.condition = nn.Linear(n_condition, N_TOLD)
         self.first = nn.Linear(n_features, n_hidden)
-        self.blocks = nn.ModuleList(_Block(n_hidden) for _ in range(n_blocks))
-        self.last = nn.Sequential(nn.LayerNorm(n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_features))
-        nn.init.zeros_(self.last[-1].weight)
-        nn.init.zeros_(self.last[-1].bias)
+        self.blocks = nn.ModuleList(_Block(n_hidden, dropout) for _ in range(n_blocks))
+        answer = nn.Linear(n_hidden, n_features)
+        nn.init.zeros_(answer.weight)
+        nn.init.zeros_(answer.bias)
+        self.last = nn.Sequential(nn.LayerNorm(n_hidden), nn.SiLU(), answer)
 
     def forward(self, x: torch.Tensor, level: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Answer for noised data.
@@ -70,10 +75,10 @@ class Denoiser(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.net = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.net = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, width))
         self.modulation = nn.Linear(N_TOLD, 3 * width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)

@@ -20,8 +20,8 @@ class PathConditioner(nn.Module):
     """Sum over the nodes of a path of ``gate(noise level, height of the parent) * embedding(node, code)``.
 
     A path may end at any node: the root alone is no condition at all. With a gate a node counts only where the noise is
-    below the branch point it comes from, so that siblings share all that happens above it (branched diffusion); without,
-    the whole path is known at every noise level (TreeDiffusion).
+    below the branch point it comes from, so that siblings share all that happens above it (branched diffusion);
+    without, the whole path is known at every noise level (TreeDiffusion).
 
     Parameters
     ----------

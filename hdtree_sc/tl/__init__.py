@@ -6,6 +6,7 @@ from hdtree_sc.tl._lineage_path import lineage_path
 from hdtree_sc.tl._pseudotime import pseudotime
 from hdtree_sc.tl._transmuted import rank_transmuted_genes, retained_signal
 from hdtree_sc.tl._tree import tree
+from hdtree_sc.tl._validate_path import validate_path
 
 __all__ = [
     "cut_tree",
@@ -15,4 +16,5 @@ __all__ = [
     "rank_transmuted_genes",
     "retained_signal",
     "tree",
+    "validate_path",
 ]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class DiffusionPlan(LightningModule):
@@ -37,7 +35,7 @@ class DiffusionPlan(LightningModule):
 
     def __init__(
         self,
-        diffusion: nn.Module,
+        diffusion: Any,
         make_where: Any,
         *,
         lr: float = 1e-3,
@@ -52,6 +50,8 @@ class DiffusionPlan(LightningModule):
         self.lr = lr
         self.weight_decay = weight_decay
         self.seed = seed
+        self.best_loss = math.inf
+        self._best: dict[str, torch.Tensor] | None = None
         self._generator: torch.Generator | None = None
 
     @property
@@ -67,7 +67,7 @@ class DiffusionPlan(LightningModule):
         if self._generator is not None:
             self._generator.manual_seed(self.seed * 100_003 + self.current_epoch)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW and its schedule over all steps."""
         fused = "mixed" not in str(self.trainer.precision)
         optimizer = torch.optim.AdamW(
@@ -98,7 +98,35 @@ class DiffusionPlan(LightningModule):
             msg = "The diffusion loss is not finite: try a lower learning rate (plan_kwargs={'lr': ...})."
             raise RuntimeError(msg)
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the validation before."""
+        self._validated = torch.zeros(2, device=self.device, dtype=torch.float64)
+
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """Loss of the averaged weights on held-out cells, at the same noise each time."""
-        loss = self.average.module.loss(batch["points"], self.make_where(batch), batch["level"], batch["noise"]).mean()
-        self.log("diffusion_validation_loss", loss, on_epoch=True, prog_bar=True, batch_size=len(batch["points"]))
+        self.average.eval()
+        averaged: Any = self.average.module
+        loss = averaged.loss(batch["points"], self.make_where(batch), batch["level"], batch["noise"])
+        self._validated += torch.stack([loss.sum().double(), loss.new_tensor(len(loss)).double()])
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep the averaged weights if they are the best so far."""
+        loss = float(self._validated[0] / self._validated[1].clamp_min(1))
+        self.log("diffusion_validation_loss", loss, prog_bar=True, batch_size=1)
+        if not self.trainer.sanity_checking and loss < self.best_loss:
+            self.best_loss = loss
+            self._best = {
+                name: value.detach().cpu().clone() for name, value in self.average.module.state_dict().items()
+            }
+
+    def learned(self, *, best: bool) -> dict[str, torch.Tensor]:
+        """The averaged weights: the last, or those of the best validation if there was one."""
+        return self._best if best and self._best is not None else self.average.module.state_dict()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The best weights so far travel with the checkpoint."""
+        checkpoint["best"] = (self.best_loss, self._best)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the best weights so far up again."""
+        self.best_loss, self._best = checkpoint["best"]

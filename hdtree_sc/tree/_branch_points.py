@@ -80,9 +80,10 @@ def node_heights(tree: Tree, levels: NDArray[np.float64]) -> NDArray[np.float64]
     """
     heights = np.full(len(tree), -np.inf)
     # in tree order the leaves below a node are neighbours
-    leaf_of_node = np.cumsum(tree.is_leaf_mask) - tree.is_leaf_mask
-    for node in np.flatnonzero(~tree.is_leaf_mask):
-        first = leaf_of_node[node]
-        below = slice(first, first + int(tree.is_leaf_mask[node : node + tree.sizes[node]].sum()))
+    is_leaf = tree.is_leaf_mask
+    before: NDArray[np.int64] = np.cumsum(is_leaf) - is_leaf
+    for node in np.flatnonzero(~is_leaf):
+        first = int(before[node])
+        below = slice(first, first + int(is_leaf[node : node + tree.sizes[node]].sum()))
         heights[node] = levels[below, below].max()
     return heights
