@@ -84,6 +84,7 @@ def carried(model: Any, half: Halves, rows: NDArray, target: str, mode: str) -> 
     with _measures.Step() as step:
         out = model.transmute(target=target, indices=rows, **options)
     found = {"target probability": float(out.obs["target_probability"].mean()), "CPU seconds": step.cpu_seconds}
+    found["branch noise"] = float(out.obs["branch_noise"].mean())
     if mode == "ode":
         again = model.transmute(out, target=source, **options, keep_mean=False)
         found["cycle r"] = cycle(model, rows, source, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ pytest.importorskip("benchmarks", reason="the benchmarks are in the repository o
 from benchmarks import _data, _generators, _kept, _report, _run, _transmutation, _withheld, generation
 from benchmarks._cells import Cells
 from benchmarks._halves import APART, NEARER, REALISM, Halves, logged
+from hdtree_sc import metrics
+from hdtree_sc.metrics import _generated
 
 NAME = "celegans_amphid_embryo"
 
@@ -43,7 +46,10 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_halves_share_no_cell_and_real_cells_are_the_floor(half):
+def test_halves_share_no_cell_and_real_cells_are_the_floor(half, monkeypatch):
+    few_trees = functools.partial(_generated.classifier_auc, n_estimators=20)
+    for module in (metrics, _generated):
+        monkeypatch.setattr(module, "classifier_auc", few_trees)
     assert half.fit.n_obs + half.held.n_obs == half.cells.adata.n_obs
     assert not set(half.fit.obs_names) & set(half.held.obs_names)
     assert half.fit.obs["label"].value_counts().min() >= 2
@@ -132,7 +138,8 @@ def test_rows_are_kept_and_tables_written(folder, monkeypatch):
                          generation.WITHHELD)
         for key, hit, kind in (("hybrids", 0.8, "ours"), ("interpolated", 0.5, "peer"))
     }  # fmt: skip
-    for key, method in {ours: made, **stage}.items():
+    plain = _run.Method("two cells of a label", lambda cells: {"Frechet": 2.0, APART[-1]: 0.6, NEARER: 0.7})
+    for key, method in {ours: made, "mix-label": plain, **stage}.items():
         monkeypatch.setitem(generation.METHODS, key, method)
     arguments = argparse.Namespace(
         data=folder, seeds=2, scvi_seeds=1, sets=[NAME, "guo10_blastocyst"], methods=["mix-label", ours, *stage],

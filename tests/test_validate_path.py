@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import QUIET
 
@@ -11,7 +12,7 @@ import hdtree_sc as ht
 
 ENDS = "Neuroblast_ASG_AWA", "ASG"
 WITHHELD = "ASG_AWA"
-FAST = {"n_cells": 30, "n_steps": 10}
+FAST = {"n_cells": 30, "n_steps": 10, "n_null": 99}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def trained(worm):
     ht.HDTree.setup_anndata(adata, labels_key="cell_type")
     model = ht.HDTree(adata)
     model.train(max_epochs=20, **QUIET)
-    model.train_diffusion(max_epochs=10, **QUIET)
+    model.train_diffusion(max_epochs=4, n_hidden=64, n_blocks=1, **QUIET)
     ht.tl.tree(adata, model)
     ht.tl.lineage_graph(adata)
     ht.tl.lineage_path(adata, *ENDS, groupby="cell_type")
@@ -106,7 +107,7 @@ def test_the_same_path_by_its_name_or_nodes_gives_the_same_numbers(model, adata,
         ht.tl.validate_path(adata, model, given, **FAST) for given in (path, " -> ".join(ENDS), list(path["node"]))
     ]
     for other in tables[1:]:
-        np.testing.assert_array_equal(other.drop(columns="node"), tables[0].drop(columns="node"))
+        pd.testing.assert_frame_equal(other, tables[0])
     assert len(adata.uns["hdtree"]["validation"]) == 2, "a path that is no lineage path goes by its nodes"
 
 
@@ -114,7 +115,7 @@ def test_most_random_paths_are_flagged(instant, adata):
     tables = [ht.tl.validate_path(adata, instant, nodes, **FAST) for nodes in random_paths(adata, 20, 6)]
     assert np.mean([table["is_null"].any() for table in tables]) >= 0.8
     assert np.mean([table["gap"].any() for table in tables]) >= 0.8
-    assert np.mean([table.attrs["random_p"] < 0.01 for table in tables]) <= 0.1
+    assert np.mean([table.attrs["random_p"] <= 0.01 for table in tables]) <= 0.1
     flagged = next(table for table in tables if table["is_null"].any())
     assert flagged.attrs["path_p"] < 0.01
 
@@ -152,7 +153,7 @@ def test_a_node_whose_surroundings_are_missing_is_a_gap(instant, adata, path):
     assert table["n_real"].iloc[-1] == 10
     assert table["far"].iloc[-1] > 0.5
     assert table["gap"].iloc[-1]
-    assert table["p"].iloc[-1] < 0.01
+    assert table["p"].iloc[-1] <= 0.01
 
 
 def test_one_node_is_a_path_without_steps(instant, adata, path):

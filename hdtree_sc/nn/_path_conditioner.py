@@ -68,7 +68,7 @@ class PathConditioner(nn.Module):
             if above >= 0:
                 on_path[node] += on_path[above]
                 depth[node] = depth[above] + 1
-        self.register_buffer("parent", torch.as_tensor(parents, dtype=torch.long), persistent=False)
+        self.register_buffer("parent", torch.tensor(list(parents), dtype=torch.long), persistent=False)
         self.register_buffer("on_path", on_path, persistent=False)
         self.register_buffer("depth", depth, persistent=False)
         self.register_buffer("codes", torch.zeros(n_nodes, n_code))

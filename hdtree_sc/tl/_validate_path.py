@@ -99,8 +99,9 @@ def validate_path(
     ``null_distance``
         The floor: 95th percentile of the distances between random halves of the real cells.
     ``p``
-        Permutation test of generated against real cells. Small: they differ. With many cells any difference is
-        significant; read ``distance`` beside ``null_distance`` and ``null_p`` too.
+        Permutation test of generated against real cells. Small: they differ. A hard test: a tree is fitted to its own
+        cells, and even real cells that it has not seen differ from those of their leaf (in half of the leaves of
+        half of the C. elegans cells at .01). Read ``distance`` beside ``null_distance`` and ``null_p``.
     ``null_p``
         Share of random pairs of leaves whose real cells are no farther apart than ``distance``. Small: the generated
         cells are nearer to their node than nodes are to each other.
@@ -108,8 +109,8 @@ def validate_path(
         Share of the other leaves (of those outside the node) whose real cells are no farther from the generated cells
         than those of the node. 0: all others are farther.
     ``far``
-        Share of the generated cells that are farther from the nearest real cell than each of the real cells around
-        (as many as the lineage graph has neighbours) is from its own nearest. About .06 of good ones with 15.
+        Share of the generated cells with no real cell near them: farther from the nearest one than the cells of its
+        leaf are from each other (median). Of real cells that the model has not seen about .06 (C. elegans).
     ``step``
         Energy distance between the real cells of the previous node and of this one; missing in the first row.
     ``step_p``
@@ -392,14 +393,23 @@ def _floor(sample: Points, n_null: int, rng: np.random.Generator) -> float:
     return float(np.quantile(_two_sample(_cdist(sample, sample), len(sample) // 2, n_null, rng), 0.95))
 
 
-def _far(sample: Points, cells: Points, alone: Points, k: int) -> float:
-    """Share of a sample farther from the nearest cell than each of its k nearest cells is from its own nearest."""
-    count = 0
-    for rows in _parts(len(sample), len(cells)):
-        away = _cdist(sample[rows], cells)
-        around = away.argpartition(k - 1, axis=1)[:, :k]
-        count += int((away.min(1) > alone[around].max(1)).sum())
-    return count / len(sample)
+def _far(samples: Sequence[Points], cells: _Cells) -> Points:
+    """Share of each sample farther from the nearest cell than cells of that cell's leaf are from each other."""
+    limits: dict[int, float] = {}
+    out = []
+    for sample in samples:
+        nearest, shortest = np.empty(len(sample), dtype=np.intp), np.empty(len(sample))
+        for rows in _parts(len(sample), len(cells.points)):
+            away = _cdist(sample[rows], cells.points)
+            nearest[rows], shortest[rows] = away.argmin(1), away.min(1)
+        leaves = cells.leaf[nearest]
+        for leaf in set(leaves.tolist()) - limits.keys():
+            own = np.flatnonzero(cells.leaf == leaf)
+            inside = cells.points[own[spread_rows(len(own), MAX_LEAF_CELLS)]]
+            among = _cdist(inside, inside)[np.triu_indices(len(inside), 1)]
+            limits[leaf] = float(np.median(among)) if len(among) else 0.0
+        out.append(float((shortest > np.array([limits[leaf] for leaf in leaves.tolist()])).mean()))
+    return np.array(out)
 
 
 # -- the path among the leaves -----------------------------------------------------------------------------------
@@ -421,11 +431,10 @@ def _compare(
     distance = np.array([test[0] for test in tests])
 
     k = min(n_neighbors, len(cells.points) - 1)
-    neighbors, away = nearest_neighbors(cells.points.astype(np.float32), k)
-    alone = away[:, 0].astype(np.float64)
+    neighbors, _ = nearest_neighbors(cells.points.astype(np.float32), k)
     links = _Links(cells, neighbors)
     leaves = _Leaves(cells, links, made, rng)
-    far = np.array([_far(part, cells.points, alone, k) for part in made])
+    far = _far(made, cells)
 
     pairs = [(i, i + 1) for i in range(len(nodes) - 1)]
     shared = [len(np.intersect1d(picked[i], picked[j])) for i, j in pairs]
