@@ -12,6 +12,8 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
+from hdtree_sc._errors import listing
+from hdtree_sc._keys import Keys
 from hdtree_sc.module._spaces import SPACES
 
 if TYPE_CHECKING:
@@ -106,11 +108,8 @@ def make_cells(
     """Decode points of the generator, some at a time."""
     space = SPACES[module.space]
     values, means, latents, maps = [], [], [], []
-    for rows in torch.arange(len(whitened)).split(batch_size):
-        around = surroundings[rows]
-        points = module.diffusion.colour(whitened[rows])
+    for points, around, likelihood in _decoded(module, whitened, surroundings, batch_size):
         latent = space.latent(module, points, around.covariates)
-        likelihood = space.expression(module, points, around.covariates, around.library)
         drawn = draw(module, likelihood).cpu().numpy().astype(np.float32)
         values.append(sparse.csr_matrix(drawn) if module.is_count else drawn)
         if keep_mean:
@@ -125,12 +124,17 @@ def expected(
     module: Any, whitened: torch.Tensor, surroundings: Surroundings, *, batch_size: int
 ) -> NDArray[np.float32]:
     """Expected expression of points of the generator, float32 (n, n_vars)."""
-    space, out = SPACES[module.space], []
+    parts = _decoded(module, whitened, surroundings, batch_size)
+    return np.concatenate([likelihood.mean.cpu().numpy().astype(np.float32) for _, _, likelihood in parts])
+
+
+def _decoded(
+    module: Any, whitened: torch.Tensor, surroundings: Surroundings, batch_size: int
+) -> Iterator[tuple[torch.Tensor, Surroundings, Any]]:
+    """Points, what they are decoded with and the likelihood of their expression, some at a time."""
     for rows in torch.arange(len(whitened)).split(batch_size):
         around, points = surroundings[rows], module.diffusion.colour(whitened[rows])
-        likelihood = space.expression(module, points, around.covariates, around.library)
-        out.append(likelihood.mean.cpu().numpy().astype(np.float32))
-    return np.concatenate(out)
+        yield points, around, SPACES[module.space].expression(module, points, around.covariates, around.library)
 
 
 def covariate_columns(registry: dict[str, Any], module: Any, surroundings: Surroundings) -> pd.DataFrame:
@@ -163,8 +167,6 @@ def one_batch(registry: dict[str, Any], name: object) -> int:
     ValueError
         If there is none of that name; the message lists those that are.
     """
-    from hdtree_sc._errors import listing
-
     if registry["setup_args"].get("batch_key") is None:
         msg = f"batch: {name!r} given, but the model was set up without batch_key=."
         raise ValueError(msg)
@@ -177,8 +179,6 @@ def one_batch(registry: dict[str, Any], name: object) -> int:
 
 def as_anndata(made: Made, names: list[str] | pd.Index, var_names: pd.Index, *, key: str) -> AnnData:
     """Cells as AnnData, with the fields that every generated AnnData has but for its leaves."""
-    from hdtree_sc._keys import Keys
-
     out = AnnData(
         made.values, obs=pd.DataFrame(index=pd.Index(names, dtype=str)), var=pd.DataFrame(index=pd.Index(var_names))
     )

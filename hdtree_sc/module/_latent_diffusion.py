@@ -155,7 +155,7 @@ class LatentDiffusion(nn.Module):
             given = self.denoiser(x, level, condition)
             if guidance == 1.0:
                 return given
-            nothing = Where(torch.zeros_like(told[0].node), torch.zeros_like(told[0].label))
+            nothing = untold(told[0], node=True, label=True)
             free = self.denoiser(x, level, self.condition(nothing, level))
             return free + guidance * (given - free)
 

@@ -1,0 +1,276 @@
+"""How the second stage makes cells: places by name, ways along the noise, AnnData of what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hdtree_sc._errors import listing
+from hdtree_sc._keys import Keys
+from hdtree_sc.diffusion._sampler import METHODS
+from hdtree_sc.model._cell_maker import (
+    Surroundings,
+    as_anndata,
+    covariate_columns,
+    make_cells,
+)
+from hdtree_sc.module._latent_diffusion import Where
+from hdtree_sc.module._spaces import SPACES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
+
+    from hdtree_sc.diffusion import Method
+    from hdtree_sc.model._tree_mixin import Rows
+
+
+@dataclass
+class _RealCells:
+    """Real cells as the generator sees them."""
+
+    names: pd.Index
+    obs: pd.DataFrame
+    whitened: torch.Tensor
+    where: Where
+    around: Surroundings
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def of(self, rows: NDArray[np.intp]) -> _RealCells:
+        picked = torch.from_numpy(rows).to(self.whitened.device)
+        return _RealCells(
+            self.names[rows], self.obs.iloc[rows], self.whitened[picked], self.where[picked], self.around[picked]
+        )
+
+
+class GeneratorMixin:
+    """What the verbs of :class:`GenerativeMixin` are made of."""
+
+    _tree_key = "hdtree"
+
+    # ---------------------------------------------------------------- what is asked for
+
+    @property
+    def _device(self) -> torch.device:
+        return self.module.device  # type: ignore[attr-defined]
+
+    def _require_generator(self, what: str) -> None:
+        self._require_trained(what)  # type: ignore[attr-defined]
+        if self.module.diffusion is None:  # type: ignore[attr-defined]
+            msg = f"{what} needs the generator: call {type(self).__name__}.train_diffusion() first."
+            raise RuntimeError(msg)
+
+    @staticmethod
+    def _check_sampling(n_cells: int, n_steps: int, method: str, batch_size: int) -> None:
+        for name, value in (("n_cells", n_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
+            if int(value) != value or value < 1:
+                msg = f"{name}: {value} given, a whole number of at least one is needed."
+                raise ValueError(msg)
+        if method not in METHODS:
+            msg = f"method: {method!r} is none of {', '.join(METHODS)}."
+            raise ValueError(msg)
+
+    def _destinations(self) -> str:
+        labels, nodes = self._told_labels, self.get_tree().nodes  # type: ignore[attr-defined]
+        return f"Labels: {listing(labels)}. Nodes: {listing(nodes)}."
+
+    def _told(self, node: str | None, label: str | None) -> tuple[int, int]:
+        """Positions of a node and of a label."""
+        tree, labels = self.get_tree(), self._told_labels  # type: ignore[attr-defined]
+        if node is not None and node not in tree:
+            msg = f"node: the tree has no {node!r}. {self._destinations()}"
+            raise ValueError(msg)
+        if label is not None and label not in labels:
+            more = "" if labels else " The model was set up without labels_key=."
+            msg = f"label: the model knows no {label!r}. {self._destinations()}{more}"
+            raise ValueError(msg)
+        return (0 if node is None else int(tree.index(node)), 0 if label is None else labels.index(label) + 1)
+
+    def _place_named(self, name: str, argument: str) -> tuple[int, int]:
+        """Positions of what may be a label, or else a node."""
+        if name in self._told_labels:  # type: ignore[attr-defined]
+            return self._told(None, name)
+        if name in self.get_tree():  # type: ignore[attr-defined]
+            return self._told(name, None)
+        msg = f"{argument}: {name!r} is neither a label nor a node of the model. {self._destinations()}"
+        raise ValueError(msg)
+
+    @torch.inference_mode()
+    def _real_cells(self, adata: AnnData | None, indices: Rows) -> _RealCells:
+        module = self.module  # type: ignore[attr-defined]
+        space = SPACES[module.space]
+
+        def read(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            where = self._whereabouts(tensors, self._encode(tensors))  # type: ignore[attr-defined]
+            whitened = module.diffusion.whiten(space.points(module, tensors))
+            return whitened, where.node, where.label, module._library(tensors), module.covariates(tensors)
+
+        batches = self._batches(adata, indices, None, None)  # type: ignore[attr-defined]
+        parts = [torch.from_numpy(part).to(self._device) for part in self._over(batches, read)]  # type: ignore[attr-defined]
+        given = self._source_adata(adata)  # type: ignore[attr-defined]
+        obs = given.obs if indices is None else given.obs.iloc[np.asarray(indices)]
+        return _RealCells(obs.index, obs, parts[0], Where(parts[1], parts[2]), Surroundings(parts[3], parts[4]))
+
+    def _sources(self, cells: _RealCells, source: str | None) -> _RealCells:
+        """The cells of a label or a node."""
+        if source is None:
+            return cells
+        node, label = self._place_named(source, "source")
+        if label:
+            chosen = cells.where.label == label
+        else:
+            below = self.module.diffusion.path.on_path[:, node] > 0  # type: ignore[attr-defined]
+            chosen = below[cells.where.node]
+        rows = chosen.nonzero().squeeze(1).cpu().numpy()
+        if not len(rows):
+            msg = f"source: adata has no cell of {source!r}."
+            raise ValueError(msg)
+        return cells.of(rows)
+
+    # ---------------------------------------------------------------- how it is made
+
+    def _in_parts(
+        self, function: Callable[[torch.Tensor], torch.Tensor], n_cells: int, batch_size: int
+    ) -> torch.Tensor:
+        """A function of rows, for some of them at a time."""
+        return torch.cat([function(rows) for rows in torch.arange(n_cells, device=self._device).split(batch_size)])
+
+    def _flow(self, x: torch.Tensor, *told: Where, **options: Any) -> torch.Tensor:
+        return self.module.diffusion.flow(x, *told, **options)  # type: ignore[attr-defined]
+
+    def _sampled(self, where: Where, n_steps: int, method: Method, guidance: float, batch_size: int) -> torch.Tensor:
+        """Whitened points from noise alone."""
+        width = self.module.diffusion.centre.shape[0]  # type: ignore[attr-defined]
+
+        def sample(rows: torch.Tensor) -> torch.Tensor:
+            noise = torch.randn(len(rows), width, device=self._device)
+            return self._flow(noise, where[rows], n_steps=n_steps, method=method, guidance=guidance)
+
+        return self._in_parts(sample, len(where.node), batch_size)
+
+    def _carried(
+        self,
+        cells: _RealCells,
+        origin: Where,
+        onto: Where,
+        levels: torch.Tensor,
+        mode: str,
+        n_steps: int,
+        guidance: float,
+        batch_size: int,
+    ) -> torch.Tensor:
+        """Whitened points of cells that went up to their branch point and down to the target."""
+        diffusion = self.module.diffusion  # type: ignore[attr-defined]
+        lowest = diffusion.schedule.lowest
+        out = cells.whitened.clone()
+        # few branch points, however many cells
+        for level in torch.unique(levels[torch.isfinite(levels)]).tolist():
+            for rows in (levels == level).nonzero().squeeze(1).split(batch_size):
+                x = cells.whitened[rows]
+                if mode == "ode":
+                    x = self._flow(x, origin[rows], start=lowest, stop=level, n_steps=n_steps)
+                    # the way back ends where the way up began: without noise there would be nothing to invert
+                    x = self._flow(x, onto[rows], start=level, stop=lowest, n_steps=n_steps, guidance=guidance)
+                else:
+                    x = diffusion.noised(x, level)
+                    x = self._flow(x, onto[rows], start=level, n_steps=n_steps, method="ancestral", guidance=guidance)
+                out[rows] = x
+        return out
+
+    def _drawn_surroundings(
+        self, whitened: torch.Tensor, batch: int | None, library: float | ArrayLike | None
+    ) -> Surroundings:
+        """Library sizes and covariates of real cells of the leaves in which points lie."""
+        module = self.module  # type: ignore[attr-defined]
+        points = module.diffusion.colour(whitened)
+        if module.space == "latent":
+            latent = points
+        else:
+            unknown = module.donors.covariates.mean(0).expand(len(points), -1)
+            latent = SPACES[module.space].latent(module, points, unknown)
+        rows = module.donors.draw(self._leaf_positions(latent), batch)  # type: ignore[attr-defined]
+        around = Surroundings(module.donors.library[rows], module.donors.covariates[rows])
+        if library is not None:
+            size = torch.as_tensor(np.asarray(library, dtype=np.float32)).to(self._device).reshape(-1, 1)
+            if len(size) not in (1, len(points)) or not bool((size > 0).all()):
+                msg = f"library: one positive number, or one for each of {len(points)} cells wanted."
+                raise ValueError(msg)
+            around = Surroundings(size.expand(len(points), 1).contiguous(), around.covariates)
+        return around if batch is None else around.in_batch(batch, module.covariates.n_batch)
+
+    def _assembled(
+        self,
+        whitened: torch.Tensor,
+        around: Surroundings,
+        names: Sequence[str] | pd.Index,
+        keep_mean: bool,  # noqa: FBT001
+        batch_size: int,
+    ) -> AnnData:
+        """AnnData of points, with leaves and the columns of what they were decoded with."""
+        made = make_cells(self.module, whitened, around, keep_mean=keep_mean, batch_size=batch_size)  # type: ignore[attr-defined]
+        out = as_anndata(made, list(names), self.get_var_names(), key=self._tree_key)  # type: ignore[attr-defined]
+        tree = self.get_tree()  # type: ignore[attr-defined]
+        leaf = self._leaf_positions(torch.from_numpy(made.latent).to(self._device)).cpu().numpy()  # type: ignore[attr-defined]
+        out.obs[Keys(self._tree_key).leaf] = pd.Categorical(
+            np.array(tree.nodes, dtype=object)[leaf], categories=list(tree.leaves)
+        )
+        columns = covariate_columns(self.registry, self.module, around)  # type: ignore[attr-defined]
+        for name, values in columns.items():
+            out.obs[name] = values.to_numpy()
+        return out
+
+    def _describe_transmuted(
+        self,
+        out: AnnData,
+        cells: _RealCells,
+        draw: NDArray[np.intp],
+        target: str,
+        there: tuple[int, int],
+        levels: NDArray[np.float32],
+    ) -> None:
+        by_label = there[1] > 0
+        names = ["unknown", *self._told_labels] if by_label else self.get_tree().nodes  # type: ignore[attr-defined]
+        own = np.asarray(names)[(cells.where.label if by_label else cells.where.node).cpu().numpy()]
+        kept = cells.obs.drop(columns=out.obs.columns, errors="ignore").set_axis(out.obs_names)
+        out.obs = pd.concat([kept, out.obs], axis=1)
+        if by_label:
+            out.obs[self._setup("labels_key")] = pd.Categorical([target] * out.n_obs)  # type: ignore[attr-defined]
+        out.obs["source_label"] = pd.Categorical(own)
+        out.obs["target_label"] = pd.Categorical([target] * out.n_obs)
+        out.obs["target_probability"] = self._probability_of(out, there)
+        out.obs["source_cell"] = np.asarray(cells.names)
+        out.obs["draw"] = draw
+        out.obs["branch_noise"] = np.tile(levels, int(draw.max()) + 1)
+        diffusion = self.module.diffusion  # type: ignore[attr-defined]
+        out.obsm[f"{Keys(self._tree_key).latent}_source"] = self._latents(
+            diffusion.colour(cells.whitened), cells.around
+        )
+
+    def _latents(self, points: torch.Tensor, around: Surroundings) -> NDArray[np.float32]:
+        module = self.module  # type: ignore[attr-defined]
+        return SPACES[module.space].latent(module, points, around.covariates).float().cpu().numpy()
+
+    def _probability_of(self, cells: AnnData, place: tuple[int, int]) -> NDArray[np.float32]:
+        """Probability of a node or a label once cells are encoded again from their values."""
+        nodes = self.get_node_probabilities(cells).to_numpy()  # type: ignore[attr-defined]
+        node, label = place
+        if not label:
+            return nodes[:, node]
+        tree = self.get_tree()  # type: ignore[attr-defined]
+        shares = self.module.donors.label_shares(len(tree), len(self._told_labels)).cpu().numpy()  # type: ignore[attr-defined]
+        return (nodes[:, tree.is_leaf_mask] @ shares[tree.is_leaf_mask, label - 1]).astype(np.float32)
+
+    def _signed(self, out: AnnData, **arguments: Any) -> AnnData:
+        """Say in ``uns`` how cells came to be."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        given["labels_key"] = self._setup("labels_key") or ""  # type: ignore[attr-defined]
+        out.uns[self._tree_key] = given | {"model": type(self).__name__, "space": self.module.space}  # type: ignore[attr-defined]
+        return out
