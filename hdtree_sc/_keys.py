@@ -88,6 +88,46 @@ class Keys:
         return f"{self.key}_pseudotime"
 
     @property
+    def pseudotime_low(self) -> str:
+        """``obs``: lower end of the interval of the pseudotime."""
+        return f"{self.key}_pseudotime_low"
+
+    @property
+    def pseudotime_high(self) -> str:
+        """``obs``: upper end of the interval of the pseudotime."""
+        return f"{self.key}_pseudotime_high"
+
+    @property
+    def pseudotime_sd(self) -> str:
+        """``obs``: standard deviation of the pseudotime over bootstrap replicates."""
+        return f"{self.key}_pseudotime_sd"
+
+    @property
+    def part(self) -> str:
+        """``obs``: part of the cell graph that only bridges join to others."""
+        return f"{self.key}_part"
+
+    @property
+    def fates(self) -> str:
+        """``obsm``: probability of each cell to end in each terminal node."""
+        return f"{self.key}_fates"
+
+    @property
+    def fate(self) -> str:
+        """``obs``: terminal node that the cell most likely ends in."""
+        return f"{self.key}_fate"
+
+    @property
+    def fate_entropy(self) -> str:
+        """``obs``: entropy of the cell's fate probabilities."""
+        return f"{self.key}_fate_entropy"
+
+    @property
+    def terminal(self) -> str:
+        """``obs``: end that the cell is a terminal cell of."""
+        return f"{self.key}_terminal"
+
+    @property
     def connectivities(self) -> str:
         """``obsp``: weights of the cell neighbour graph."""
         return f"{self.key}_connectivities"

@@ -1,5 +1,9 @@
 """From AnnData to the objects of this package."""
 
 from hdtree_sc.get._tree import tree
+from hdtree_sc.get._treedata import treedata
 
-__all__ = ["tree"]
+__all__ = [
+    "tree",
+    "treedata",
+]

@@ -1,6 +1,7 @@
 """Figures of merit: plain arrays in, a float out; `compare_cells` gives a table of them."""
 
 from hdtree_sc.metrics._clusters import clustering_accuracy, leaf_purity
+from hdtree_sc.metrics._cophenetic import cophenetic_correlation
 from hdtree_sc.metrics._dendrogram import dendrogram_purity
 from hdtree_sc.metrics._distributions import frechet_distance, mmd2
 from hdtree_sc.metrics._generated import (
@@ -17,6 +18,7 @@ __all__ = [
     "classifier_auc",
     "clustering_accuracy",
     "compare_cells",
+    "cophenetic_correlation",
     "dendrogram_purity",
     "frechet_distance",
     "gene_correlation_error",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hdtree_sc.metrics._ancestors import Meetings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TypeAlias
@@ -57,7 +59,7 @@ def triplet_accuracy(
         msg = f"n_triplets={n_triplets}: one or more wanted."
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
-    truth_of, said_of = _Meetings(tree_a, shared), _Meetings(tree_b, shared)
+    truth_of, said_of = Meetings(tree_a, shared), Meetings(tree_b, shared)
     asked, right = 0, 0.0
     for triplet in _all(n) if n <= max_exact else [_draw(n, n_triplets, rng)]:
         truth, said = truth_of.closest(*triplet), said_of.closest(*triplet)
@@ -85,40 +87,3 @@ def _draw(n: int, size: int, rng: np.random.Generator) -> Triplets:
     third = third + (third >= np.minimum(first, second))
     third = third + (third >= np.maximum(first, second))
     return first, second, third
-
-
-class _Meetings:
-    """Level of the lowest common ancestor of any two of some leaves, in constant time.
-
-    Between two leaves that stand side by side, the path climbs to one level; of leaves further apart the ancestor is
-    at the lowest level climbed to between them. Minima over 1, 2, 4, ... neighbours answer that for any range.
-    """
-
-    def __init__(self, tree: Tree, leaves: list[str]) -> None:
-        at = tree.index(leaves)
-        order = np.argsort(at)
-        self.rank = np.argsort(order)
-        ordered = at[order]
-        # of the nodes after one leaf up to the next, the highest is a child of their common ancestor
-        level = np.minimum.reduceat(tree.levels[: ordered[-1] + 1] - 1, ordered[:-1] + 1)
-        rows = [level]
-        while 2 ** len(rows) <= len(level):
-            last, step = rows[-1], 2 ** (len(rows) - 1)
-            rows.append(np.minimum(last, np.append(last[step:], np.full(step, last[-1]))))
-        self.table = np.stack(rows)
-
-    def level(self, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.int64]:
-        a, b = self.rank[i], self.rank[j]
-        low, high = np.minimum(a, b), np.maximum(a, b)
-        power = np.frexp(high - low)[1] - 1
-        return np.minimum(self.table[power, low], self.table[power, high - 2**power])
-
-    def closest(self, i: NDArray[np.int64], j: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.int8]:
-        """Which pair parts last: 0 for (i, j), 1 for (i, k), 2 for (j, k), -1 if all three part at one node."""
-        ij, ik, jk = self.level(i, j), self.level(i, k), self.level(j, k)
-        # of the three levels two are always equal, and the third is not lower
-        answer = np.full(len(ij), -1, dtype=np.int8)
-        answer[ij > ik] = 0
-        answer[ik > ij] = 1
-        answer[(jk > ij) & (jk > ik)] = 2
-        return answer

@@ -45,8 +45,8 @@ class SideColumn:
     def __init__(self, ax: Axes, fontsize: float | None = None, *, reserve: float = 0.0) -> None:
         self._ax = ax
         figure = ax.get_figure(root=True)
-        width, self._height = figure.get_size_inches()
-        self.fontsize = float(fontsize) if fontsize is not None else side_fontsize(width, self._height)
+        self._width, self._height = figure.get_size_inches()
+        self.fontsize = float(fontsize) if fontsize is not None else side_fontsize(self._width, self._height)
         self._used, self._left = 0.0, _GAP
         self._reserve = reserve
         self._dpi = figure.dpi
@@ -90,6 +90,10 @@ class SideColumn:
         if self._columns(names, reserve=self._reserve) > 1:
             # Long names cost the plot less room when they are cut than when they fill more columns.
             names = [shorten(values.categories[i], 26) for i in shown]
+            # nor may all columns together take half of the figure
+            each = 0.5 * 72 * self._width / self._columns(names, reserve=self._reserve)
+            most = int(np.clip(each / (0.58 * self.fontsize) - 3, 6, 26))
+            names = [shorten(name, most) for name in names]
         handles = category_handles(
             names,
             [colors[i] for i in shown],
@@ -105,11 +109,16 @@ class SideColumn:
         """Columns that a legend with these labels needs in what is left of the figure's height."""
         row = self.fontsize * max(handleheight, 1.3) / 72
         room = max(self._height - self._used - reserve - 0.4, 4 * row)
-        return max(1, int(np.ceil(sum(label.count("\n") + 1 for label in labels) * row / room)))
+        more = 1.45 * self.fontsize / 72  # a further line of one entry
+        return max(1, int(np.ceil(sum(row + label.count("\n") * more for label in labels) / room)))
 
     def sizes(self, n_cells: NDArray, scale: float) -> None:
-        """Add what node sizes mean, ``scale * n_cells ** 0.25`` points across."""
+        """Add what node sizes mean, ``scale * n_cells ** 0.25`` points across; as many as there is room for."""
         handles = size_handles(n_cells, scale)
+        room = 72 * (self._height - self._used - 0.25) - 3.0 * self.fontsize
+        # the largest says most
+        while handles and len(handles) * max(float(handles[-1].get_markersize()), 1.3 * self.fontsize) > room:
+            handles = handles[1:]
         if handles:
             across = [max(float(handle.get_markersize()), self.fontsize) for handle in handles]
             pitch = max(sum(across[-2:]) / len(across[-2:]) + 1, 1.25 * across[0]) / self.fontsize

@@ -189,6 +189,11 @@ def axes_inches(ax: Axes) -> tuple[float, float]:
     return box.width / dpi, box.height / dpi
 
 
+def title(ax: Axes, text: str, fontsize: float) -> str:
+    """A title in lines as long as the Axes are wide, a little overhang allowed."""
+    return wrap(text, int(np.clip(1.1 * axes_inches(ax)[0] * 72 / (0.56 * fontsize), 10, 60)))
+
+
 def finish(axes: Any, *, given: bool, show: bool | None) -> Any:
     """Show as scanpy does: return the Axes where `ax` was given or ``show=False``, else show and return None."""
     if show is None:

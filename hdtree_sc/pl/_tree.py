@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.ticker import MaxNLocator
 
-from hdtree_sc.pl import _cells, _draw, _layout, _style
+from hdtree_sc.pl import _cells, _draw, _layout, _marks, _style
 from hdtree_sc.pl._leaf_labels import LeafLabels
 from hdtree_sc.pl._side import SideColumn
 from hdtree_sc.tree import Tree
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
+    from matplotlib.colors import Colormap, Normalize
     from numpy.typing import NDArray
 
 _ORIENTATIONS = ("top", "bottom", "left", "right")
@@ -77,6 +77,9 @@ def tree(
     key: str = "hdtree",
     color: str | None = None,
     groupby: str | None = None,
+    support: bool = False,
+    compare: bool | str = False,
+    within: Literal["parent", "whole"] = "parent",
     layer: str | None = None,
     use_raw: bool | None = None,
     palette: _style.Palette | None = None,
@@ -113,6 +116,15 @@ def tree(
     groupby
         Column of ``obs`` whose most frequent value labels each leaf; default: `color` where that is a category,
         else the names of the nodes.
+    support
+        Whether to show the support of each node that ``hdtree_sc.tl.tree_support`` found: branches are paler where it
+        is less, and of trees with up to 25 inner nodes it is written there in percent.
+    compare
+        Draw how conditions differ, as ``hdtree_sc.tl.compare_conditions`` found, in place of a `color`: True, or the
+        name of a condition where there are several. Colours are log2 fold changes, rings mark a false discovery rate
+        below 0.05, grey is what cannot be compared.
+    within
+        Fold change of a node's share of its ``"parent"`` (where a change happens) or of the ``"whole"``.
     layer
         Layer to read the gene from.
     use_raw
@@ -123,7 +135,8 @@ def tree(
     cmap
         Colour map for numbers.
     vmin, vmax
-        Ends of the colour scale; default: the smallest and largest mean of a node.
+        Ends of the colour scale; default: the smallest and largest mean of a node. Of fold changes: the largest either
+        way, at most 4.
     orientation
         Side of the root. ``"left"`` suits long names.
     branch_lengths
@@ -146,7 +159,7 @@ def tree(
     legend_fontsize
         Points; default: the style's, smaller on small figures.
     title
-        Default: `color`.
+        Default: `color`, or the conditions compared.
     figsize
         Inches; default: grows with the leaves.
     ax
@@ -161,12 +174,18 @@ def tree(
     Raises
     ------
     KeyError
-        There is no such tree, `color`, `groupby` or `layer`; the message lists what there is.
+        There is no such tree, `color`, `groupby` or `layer`, and the message lists what there is; or support or
+        conditions were not computed yet.
     ValueError
-        An option is none of those named above.
+        An option is none of those named above, or `color` is given with `compare`.
     """
     _check(orientation, branch_lengths, spacing)
+    if compare is not False and color is not None:
+        msg = f"color={color!r} and compare={compare!r} both colour the nodes: give one (groupby= names the leaves)."
+        raise ValueError(msg)
     data = tree_data(adata, key=key, max_leaves=max_leaves, min_cells=min_cells)
+    supported = _marks.support_of(adata, data.tree, key=key) if support else None
+    changes = None if compare is False else _marks.changes_of(adata, data.tree, compare=compare, within=within, key=key)
     values = None if color is None else _cells.cell_values(adata, color, layer=layer, use_raw=use_raw)
     group = _label_values(adata, values, groupby)
     layout = _layout.tree_layout(data.tree, data.n_cells, branch_lengths=branch_lengths, spacing=spacing)
@@ -175,15 +194,22 @@ def tree(
     palette_colors: list[str] = []
     if values is not None and values.is_categorical:
         palette_colors = _style.category_colors(adata, values, palette)
-    scale_map = _style.get_cmap(cmap)
-    shown = _style.new_axes(ax, figsize, _figsize(len(data.tree.leaves), names, values, orientation))
+    heat = _heat(data, values, changes, vmin=vmin, vmax=vmax)
+    scale_map = _style.get_cmap(cmap if changes is None else cmap or "RdBu_r")
+    beside = 0 if values is None else len(values.categories)
+    legend = changes is not None or values is not None
+    shown = _style.new_axes(ax, figsize, _figsize(len(data.tree.leaves), names, beside, orientation, legend=legend))
     side = SideColumn(shown, legend_fontsize, reserve=(2.6 * node_size + 28) / 72)
-    text = title if title is not None else (_style.wrap(color, 40) if color else "")
-    shown.set_title(text, fontsize=1.2 * side.fontsize)
+    default = changes.title if changes is not None else color or ""
+    shown.set_title(default if title is None else title, fontsize=1.2 * side.fontsize)
     heads, branch = _layout.clades(data.tree)
     branch_colors = np.array([*_style.default_palette(len(heads)), _style.muted(shown, 0.6)])
     segments = _layout.orient(_layout.elbows(layout), orientation)
-    colors = list(branch_colors[branch[1:]]) if values is None else _style.muted(shown, 0.55)
+    plain = not legend
+    grey = _style.muted(shown, 0.55 if supported is None else 0.9)
+    colors = list(branch_colors[branch[1:]]) if plain else [grey] * (len(data.tree) - 1)
+    if supported is not None:
+        colors = _marks.shades(shown, colors, supported[1:])
     _draw.edges(shown, segments, _draw.edge_widths(data.n_cells[1:]), colors)
     _frame(shown, layout, data.tree, orientation, branch_lengths, side.fontsize)
 
@@ -193,8 +219,17 @@ def tree(
     if labels is not None:
         labels.fit()
         side.shift((labels.length() + node_size / 2) / 72 if orientation == "left" else 0.0)
+    if title is None:
+        shown.set_title(_style.title(shown, default, 1.2 * side.fontsize), fontsize=1.2 * side.fontsize)
     if values is not None and values.is_categorical:
         side.categories(values, palette_colors, legend_loc)
+    if heat is not None:
+        side.colorbar(ScalarMappable(heat.norm, scale_map), title=heat.label)
+    if legend_loc not in (None, "none") and len(data.tree) > 1:
+        if changes is not None:
+            side.legend([_marks.ring_handle(side.fontsize)])
+        if supported is not None:
+            side.legend(_marks.support_handles(shown), title="Support", handlelength=1.6)
     _style.settle(shown)
     if labels is not None:
         labels.fit()
@@ -205,21 +240,54 @@ def tree(
     unit = np.array(_style.axes_inches(shown)) * 72 / [np.ptp(shown.get_xlim()), np.ptp(shown.get_ylim())]
     room = unit[0 if orientation in ("top", "bottom") else 1] * _leaf_gap(layout)
     is_leaf = data.tree.is_leaf_mask
-    diameters, scale = _layout.fit_diameters(xy * unit, data.n_cells, is_leaf, largest=node_size, room=room)
+    if changes is not None:
+        room = max(room - _marks.RING - 1.0, 0.5 * room)
+    diameters, scale = _layout.fit_diameters(
+        xy * unit, data.n_cells, is_leaf, largest=node_size, room=room, smallest=3.0 if changes is None else 4.0
+    )
     if labels is not None:
         labels.place(diameters[is_leaf].max() / 2 + 3)
-    if values is None:
+    if heat is not None:
+        _draw.heat_discs(shown, xy, heat.values, diameters, cmap=scale_map, norm=heat.norm)
+        if changes is not None:
+            _marks.rings(shown, xy, diameters, changes.significant)
+    elif values is None:
         _draw.discs(shown, xy, branch_colors[branch], diameters)
-    elif values.is_categorical:
-        _draw.pies(shown, xy, shares(data, values), [*palette_colors, _style.MISSING], diameters)
     else:
-        means = _cells.node_means(data.tree, data.node, values)
-        norm = _style.number_norm(means, vmin, vmax)
-        _draw.heat_discs(shown, xy, means, diameters, cmap=scale_map, norm=norm)
-        side.colorbar(ScalarMappable(norm, scale_map), title=f"{color}\n(mean)")
+        _draw.pies(shown, xy, shares(data, values), [*palette_colors, _style.MISSING], diameters)
+    if supported is not None:
+        _marks.write_support(shown, xy, data.tree, supported, diameters, orientation, side.fontsize)
     if legend_loc not in (None, "none"):
         side.sizes(data.n_cells, scale)
     return _style.finish(shown, given=ax is not None, show=show)
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A number per node, and its colours."""
+
+    values: NDArray[np.float64]
+    norm: Normalize
+    label: str
+
+
+def _heat(
+    data: TreeData,
+    values: _cells.CellValues | None,
+    changes: _marks.NodeChanges | None,
+    *,
+    vmin: float | None,
+    vmax: float | None,
+) -> Heat | None:
+    """Fold changes on a scale with 0 in the middle, or the mean of a number; None for what is no number."""
+    if changes is not None:
+        end = changes.limit()
+        norm = _style.number_norm(changes.log2fc, -end if vmin is None else vmin, end if vmax is None else vmax)
+        return Heat(changes.log2fc, norm, changes.label)
+    if values is None or values.is_categorical:
+        return None
+    means = _cells.node_means(data.tree, data.node, values)
+    return Heat(means, _style.number_norm(means, vmin, vmax), f"{values.name}\n(mean)")
 
 
 def _make_room(ax: Axes, orientation: _layout.Orientation, radius: float, beyond: float) -> None:
@@ -277,17 +345,16 @@ def _leaf_gap(layout: pd.DataFrame) -> float:
 
 
 def _figsize(
-    n_leaves: int, names: list[tuple[str, str]], values: _cells.CellValues | None, orientation: _layout.Orientation
+    n_leaves: int, names: list[tuple[str, str]], categories: int, orientation: _layout.Orientation, *, legend: bool
 ) -> tuple[float, float]:
     """Inches that grow with the leaves one way, with the length of their labels and of the legend the other."""
     across = float(np.clip(1.2 + 0.3 * n_leaves, 3.0, 18.0))
     longest = max((min(len(name), 30) + len(after) for name, after in names), default=0)
-    categories = len(values.categories) if values is not None else 0
     along = 3.4 + 0.08 * longest if n_leaves > 1 else 2.2
-    legend = 0.0 if values is None else 1.7
+    width = 1.7 if legend else 0.0
     if orientation in ("top", "bottom"):
-        return across + legend + 0.8, max(along, min(0.19 * categories + 1.9, 6.5))
-    return along + legend + 1.4, max(across, min(0.19 * categories + 1.9, 6.5))
+        return across + width + 0.8, max(along, min(0.19 * categories + 1.9, 6.5))
+    return along + width + 1.4, max(across, min(0.19 * categories + 1.9, 6.5))
 
 
 def _frame(

@@ -70,6 +70,8 @@ def lineage_graph(
         shortest edges that join what would fall apart. ``"tree"``: parent and child, half the growth of the largest
         distance over the graph within them, so that a way over a common ancestor never cuts short a way that cells
         support. The graph is connected.
+    ``adata.uns["<key>"]["bridges"]`` : DataFrame
+        The bridges of the cell graph: ``source`` and ``target``, names of cells. Without them the graph falls apart.
     ``adata.obsp["<key>_distances"]``, ``adata.obsp["<key>_connectivities"]`` : float32 CSR
         Cell graph, symmetric and connected.
     ``adata.uns["<key>_neighbors"]`` : dict
@@ -98,13 +100,15 @@ def lineage_graph(
     if keys.time in adata.obs:
         ordered = with_time(expression, adata.obs[keys.time].to_numpy(float))
         near_in_time, _ = nearest_neighbors(ordered, n_neighbors, seed=seed)
-        distances, connectivities = cell_graph(ordered, latent, near_in_time, seed=seed)
+        distances, connectivities, bridges = cell_graph(ordered, latent, near_in_time, seed=seed)
     else:
-        distances, connectivities = cell_graph(expression, latent, neighbors, seed=seed)
+        distances, connectivities, bridges = cell_graph(expression, latent, neighbors, seed=seed)
     edges = node_graph(shape, shape.index(leaf), expression, neighbors)
 
     out = adata.copy() if copy else adata
     out.uns[key]["graph"] = edges
+    names = adata.obs_names.to_numpy(dtype=object)
+    out.uns[key]["bridges"] = pd.DataFrame({"source": names[bridges[:, 0]], "target": names[bridges[:, 1]]})
     out.obsp[keys.distances] = distances
     out.obsp[keys.connectivities] = connectivities
     out.uns[keys.neighbors] = {
@@ -128,7 +132,7 @@ def cell_graph(
     neighbors: NDArray[np.integer],
     *,
     seed: int = 0,
-) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix, NDArray[np.int64]]:
     """Join cells that are neighbours in expression or in the latent.
 
     Parameters
@@ -145,7 +149,8 @@ def cell_graph(
     Returns
     -------
     Distances in expression and connectivities in (0, 1], a Gaussian of the latent distance as wide as each cell's
-    k-th latent neighbour is far. Both symmetric, with the same edges, connected.
+    k-th latent neighbour is far. Both symmetric, with the same edges, connected. Then the bridges that made them so,
+    rows of two cells, (b, 2).
     """
     n, k = neighbors.shape
     latent_neighbors, latent_distances = nearest_neighbors(latent, k, seed=seed)
@@ -153,8 +158,9 @@ def cell_graph(
     target = np.concatenate([neighbors, latent_neighbors], 1).ravel()
     joined = sparse.coo_matrix((np.ones(len(source), bool), (source, target)), shape=(n, n)).tocsr()
     joined = joined + joined.T
-    joined = joined + _bridges(joined, expression)
-    edges = joined.tocoo()
+    bridges = _bridges(joined, expression)
+    one_way = sparse.coo_matrix((np.ones(len(bridges), bool), tuple(bridges.T)), shape=(n, n)).tocsr()
+    edges = (joined + one_way + one_way.T).tocoo()
     length = _edge_lengths(expression, edges.row, edges.col)
     width = np.maximum(latent_distances[:, -1], 1e-12)
     squared = np.square(_edge_lengths(latent, edges.row, edges.col)) / (width[edges.row] * width[edges.col])
@@ -163,7 +169,7 @@ def cell_graph(
     # identical cells are a hair apart: a stored zero would read as no edge
     distances = sparse.csr_matrix((np.maximum(length, 1e-6).astype(np.float32), (edges.row, edges.col)), shape=shape)
     connectivities = sparse.csr_matrix((strength.astype(np.float32), (edges.row, edges.col)), shape=shape)
-    return distances, connectivities
+    return distances, connectivities, bridges
 
 
 def _edge_lengths(
@@ -176,12 +182,11 @@ def _edge_lengths(
     return out
 
 
-def _bridges(joined: sparse.csr_matrix, points: NDArray[np.floating]) -> sparse.csr_matrix:
-    """Edges that make a cell graph connected: along the shortest tree over the centres of its parts."""
+def _bridges(joined: sparse.csr_matrix, points: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Pairs (b, 2) that make a cell graph connected: along the shortest tree over the centres of its parts."""
     n_parts, part = connected_components(joined, directed=False)
-    empty = sparse.csr_matrix(joined.shape, dtype=bool)
     if n_parts == 1:
-        return empty
+        return np.empty((0, 2), dtype=np.int64)
     size = np.bincount(part)
     centres = group_means(points, part)
     order = np.argsort(part, kind="stable")
@@ -194,9 +199,7 @@ def _bridges(joined: sparse.csr_matrix, points: NDArray[np.floating]) -> sparse.
         apart = _pairwise(points[left], points[right])
         i, j = np.unravel_index(apart.argmin(), apart.shape)
         pairs.append((left[i], right[j]))
-    rows, columns = np.array(pairs).T
-    one_way = sparse.coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=joined.shape).tocsr()
-    return one_way + one_way.T
+    return np.array(pairs, dtype=np.int64)
 
 
 def _closest(cells: NDArray[np.integer], points: NDArray[np.floating], to: NDArray[np.floating]) -> NDArray[np.integer]:
@@ -234,11 +237,8 @@ def node_graph(
     m = len(held)
     size = np.bincount(group)
     apart = np.maximum(_pairwise(group_means(expression, group)), 1e-9)
-    k = neighbors.shape[1]
-    smaller = np.minimum(size[:, None], size[None])
     links = link_counts(neighbors, group, m)
-    near = links >= MIN_LINKS * k * np.sqrt(np.maximum(smaller / k, 1.0))
-    np.fill_diagonal(near, val=False)
+    near = are_near(links, size, neighbors.shape[1])
     cost = apart * _detour(links, near)
     n_parts, part = connected_components(sparse.csr_matrix(near), directed=False)
     bridge = np.zeros_like(near)
@@ -266,6 +266,24 @@ def node_graph(
             "weight": np.concatenate([cost[cells[:, 0], cells[:, 1]], step]),
         }
     )
+
+
+def are_near(links: NDArray[np.float64], size: NDArray[np.number], k: int) -> NDArray[np.bool_]:
+    """Whether two leaves have links enough to be neighbours, (m, m).
+
+    Parameters
+    ----------
+    links
+        Symmetric link counts, (m, m).
+    size
+        Cells of each leaf, (m,).
+    k
+        Neighbours of each cell that the links were counted over.
+    """
+    smaller = np.minimum(size[:, None], size[None])
+    near = links >= MIN_LINKS * k * np.sqrt(np.maximum(smaller / k, 1.0))
+    np.fill_diagonal(near, val=False)
+    return near
 
 
 def _detour(links: NDArray[np.float64], near: NDArray[np.bool_]) -> NDArray[np.float64]:

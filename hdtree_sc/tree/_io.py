@@ -11,6 +11,8 @@ from hdtree_sc._errors import listing, require_uns
 from hdtree_sc.tree import _build
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import networkx as nx
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _OPTIONAL = {"height": "heights", "n_cells": "n_cells", "length": "lengths"}
 """Columns and graph attributes, and the arguments of `Tree` they become."""
+CLADE = " clade"
+"""Ends the name of an inner node whose own cells are a leaf."""
 
 
 def to_frame(tree: Tree) -> pd.DataFrame:
@@ -58,6 +62,32 @@ def from_frame(nodes: pd.DataFrame) -> dict[str, Any]:
     given = {column: argument for column, argument in _OPTIONAL.items() if column in nodes.columns}
     optional = {argument: nodes[column].to_numpy(dtype=float) for column, argument in given.items()}
     return {"names": names, "parents": np.where(missing, -1, found), **optional}
+
+
+def from_parents(parents: Mapping[str, str] | pd.Series, *, own_leaf: bool) -> dict[str, Any]:
+    """Arguments for `Tree`; see `Tree.from_parents`."""
+    pairs = [(str(child), above) for child, above in parents.items()]
+    up = {child: "" if pd.isna(above) or above == "" else str(above) for child, above in pairs}
+    if len(up) < len(pairs):
+        twice = pd.Index([child for child, _ in pairs])
+        msg = f"parents: {listing(twice[twice.duplicated()].unique())} have more than one parent; a tree allows one."
+        raise ValueError(msg)
+    # a parent that is nobody's child is a root, and roots are joined
+    for above in dict.fromkeys(up.values()):
+        if above:
+            up.setdefault(above, "")
+    if own_leaf:
+        inner = set(up.values()) - {""}
+        up = {child + CLADE if child in inner else child: above and above + CLADE for child, above in up.items()}
+        up |= {name: name + CLADE for name in sorted(inner)}
+    roots = [child for child, above in up.items() if not above]
+    if len(roots) > 1:
+        name = "root"
+        while name in up:
+            name += "_"
+        up = {name: "", **{child: above or name for child, above in up.items()}}
+    frame = pd.DataFrame({"parent": list(up.values())}, index=pd.Index(list(up), dtype=object))
+    return from_frame(frame)
 
 
 def to_networkx(tree: Tree) -> nx.DiGraph:

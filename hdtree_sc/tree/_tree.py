@@ -12,7 +12,7 @@ from hdtree_sc._errors import listing
 from hdtree_sc.tree import _build, _cut, _io, _names, _newick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import networkx as nx
     from anndata import AnnData
@@ -364,6 +364,26 @@ class Tree:
             ``(n, d)``: a point per row of `nodes`.
         """
         return cls(**_io.from_frame(nodes), codebook=codebook)
+
+    @classmethod
+    def from_parents(cls, parents: Mapping[str, str] | pd.Series, *, own_leaf: bool = False) -> Tree:
+        """A tree from children and their parents, as ontologies and lineages are written down.
+
+        Parameters
+        ----------
+        parents
+            Name of each child to that of its parent, empty or missing for a root. Parents that are nobody's child are
+            roots; several roots become the children of a new one.
+        own_leaf
+            Whether inner nodes stand for cells too, as mother cells do: each then gets a leaf of its name, and the
+            node that holds that leaf and its children is called ``"<name> clade"``.
+
+        Raises
+        ------
+        ValueError
+            A child has two parents, or there is a cycle.
+        """
+        return cls(**_io.from_parents(parents, own_leaf=own_leaf))
 
     def to_networkx(self) -> nx.DiGraph:
         """A directed graph, parent to child; nodes have level, height and n_cells, edges a length if known."""

@@ -1,0 +1,118 @@
+"""Which way is forward: from pseudotime, from several roots, or from a measured time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from hdtree_sc._errors import listing, require_obs
+from hdtree_sc._keys import Keys
+from hdtree_sc.tl._order import order_from, smoothed
+from hdtree_sc.tl._root import root_cell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from hdtree_sc.tree import Tree
+
+FILLING_STEPS = 20
+"""Steps over the graph within which a cell without a time finds neighbours that have one."""
+
+
+def forward_time(
+    adata: AnnData,
+    shape: Tree,
+    strengths: sparse.csr_matrix,
+    *,
+    root: str | Sequence[str] | None,
+    groupby: str | None,
+    time_key: str | None,
+    key: str,
+) -> tuple[NDArray[np.float64], str]:
+    """A number in [0, 1] for each cell, (n,), that grows as development goes on, and what it was made of.
+
+    Parameters
+    ----------
+    adata
+        Cells with :func:`hdtree_sc.tl.lineage_graph`.
+    shape
+        The tree.
+    strengths
+        Symmetric cell graph, (n, n).
+    root
+        Starts; the way from the nearest of them then replaces pseudotime.
+    groupby
+        Column whose groups `root` names.
+    time_key
+        Column of a measured time.
+    key
+        Key of the tree.
+    """
+    keys = Keys(key)
+    measured = None if time_key is None else measured_time(adata, strengths, time_key)
+    order = None
+    if root is not None:
+        names = [root] if isinstance(root, str) else list(root)
+        if not names:
+            msg = "root: no start was named; leave it out to use the pseudotime that is there."
+            raise ValueError(msg)
+        rows = [
+            root_cell(adata, shape, root=None if groupby else name, root_key=groupby, root_value=name, key=key)
+            for name in names
+        ]
+        starts = np.array(rows)
+        distances, connectivities = (sparse.csr_matrix(adata.obsp[k]) for k in (keys.distances, keys.connectivities))
+        order = order_from(distances, connectivities, starts, np.zeros(adata.n_obs, dtype=np.int64))
+    elif measured is None or keys.pseudotime in adata.obs:
+        run = f"hdtree_sc.tl.pseudotime(adata, root=..., key={key!r}), or name roots here (root=) or a time (time_key=)"
+        order = require_obs(adata, keys.pseudotime, run).to_numpy(dtype=float)
+        if not np.isfinite(order).all():
+            msg = f"adata.obs[{keys.pseudotime!r}] is not finite for all cells: run {run}."
+            raise ValueError(msg)
+    if measured is None:
+        assert order is not None
+        return order, "pseudotime" if root is None else "root"
+    return measured if order is None else (measured + order) / 2, str(time_key)
+
+
+def measured_time(adata: AnnData, strengths: sparse.csr_matrix, time_key: str) -> NDArray[np.float64]:
+    """A measured time averaged over neighbours, 0 to 1, (n,).
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    strengths
+        Symmetric cell graph, (n, n).
+    time_key
+        The column.
+    """
+    if time_key not in adata.obs:
+        msg = f"time_key: adata.obs has no column {time_key!r}. It has: {listing(adata.obs.columns)}."
+        raise KeyError(msg)
+    column = adata.obs[time_key]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    time = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    known = np.isfinite(time)
+    if not known.any() or np.ptp(time[known]) == 0:
+        msg = f"time_key: adata.obs[{time_key!r}] holds no two different numbers, so it says nothing of direction."
+        raise ValueError(msg)
+    low, high = time[known].min(), time[known].max()
+    value, weight = np.where(known, (time - low) / (high - low), 0.0), known.astype(float)
+    if not known.all():
+        total = np.maximum(np.asarray(strengths.sum(1)).ravel(), 1e-12)
+        average = sparse.diags(1.0 / total) @ strengths
+        filled, reached = value, weight
+        for _ in range(FILLING_STEPS):
+            filled, reached = average @ filled + filled, average @ reached + reached
+        value = np.where(known, value, filled / np.maximum(reached, 1e-300))
+        value[reached <= 0] = np.median(value[known])
+    out = smoothed(value, strengths)
+    return (out - out.min()) / max(float(np.ptp(out)), 1e-12)

@@ -1,0 +1,105 @@
+"""Parts of a cell graph that only bridges join."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components, dijkstra
+
+from hdtree_sc._keys import Keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+
+def bridge_cells(adata: AnnData, key: str) -> NDArray[np.int64]:
+    """Rows of the two cells of each bridge, (b, 2); bridges whose cells have gone are left out.
+
+    Parameters
+    ----------
+    adata
+        Cells with :func:`hdtree_sc.tl.lineage_graph`.
+    key
+        Key of the tree.
+    """
+    held = adata.uns[key].get("bridges")
+    if held is None or len(held) == 0:  # a graph from elsewhere, or from a version that kept none
+        return np.empty((0, 2), dtype=np.int64)
+    rows = np.stack([adata.obs_names.get_indexer(held[end].astype(str)) for end in ("source", "target")], 1)
+    return rows[(rows >= 0).all(1)]
+
+
+def on_bridge(graph: sparse.csr_matrix, bridges: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each stored edge of a graph is a bridge.
+
+    Parameters
+    ----------
+    graph
+        Cell graph, (n, n).
+    bridges
+        Rows of the two cells of each bridge, (b, 2).
+    """
+    n = graph.shape[0]
+    source = np.repeat(np.arange(n, dtype=np.int64), np.diff(graph.indptr))
+    both_ways = np.concatenate([bridges[:, 0] * n + bridges[:, 1], bridges[:, 1] * n + bridges[:, 0]])
+    return np.isin(source * n + graph.indices, both_ways)
+
+
+def without_bridges(graph: sparse.csr_matrix, bridges: NDArray[np.int64]) -> sparse.csr_matrix:
+    """The graph less its bridges."""
+    if len(bridges) == 0:
+        return graph
+    out = graph.copy()
+    out.data = np.where(on_bridge(graph, bridges), 0.0, graph.data)
+    out.eliminate_zeros()
+    return out
+
+
+def parts_of(distances: sparse.csr_matrix, bridges: NDArray[np.int64], start: int) -> NDArray[np.int64]:
+    """Part of each cell, (n,): 0 holds the start, the others are numbered by size, largest first.
+
+    Parameters
+    ----------
+    distances
+        Cell graph, (n, n).
+    bridges
+        Rows of the two cells of each bridge, (b, 2).
+    start
+        Row of the root cell.
+    """
+    n_parts, part = connected_components(without_bridges(distances, bridges), directed=False)
+    rank = -np.bincount(part)
+    rank[part[start]] = rank.min() - 1
+    number = np.empty(n_parts, dtype=np.int64)
+    number[np.argsort(rank, kind="stable")] = np.arange(n_parts)
+    return number[part]
+
+
+def starts_of(
+    adata: AnnData, distances: sparse.csr_matrix, part: NDArray[np.int64], start: int, *, key: str
+) -> NDArray[np.int64]:
+    """Row of the cell that each part starts from, (n_parts,): where the way from the root enters it.
+
+    Parameters
+    ----------
+    adata
+        Cells on a tree; of a part that no way leads to, the cell that is nearest to the root in the latent.
+    distances
+        Cell graph with its bridges, (n, n).
+    part
+        Part of each cell, (n,).
+    start
+        Row of the root cell.
+    key
+        Key of the tree.
+    """
+    way = dijkstra(distances, directed=False, indices=start)
+    latent = np.asarray(adata.obsm[Keys(key).latent], dtype=float)
+    apart = np.linalg.norm(latent - latent[start], axis=1)
+    # by part, then by way; ways that do not exist are infinite and the latent tells their cells apart
+    order = np.lexsort((apart, way, part))
+    first = np.searchsorted(part[order], np.arange(part.max() + 1))
+    return order[first]
