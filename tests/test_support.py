@@ -138,7 +138,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(annotated):
 
 def test_parts_that_only_bridges_join_are_said_and_bridged():
     adata, second = two_lines()
-    with pytest.warns(UserWarning, match=r"2 parts that no neighbours join .*disconnected='separate'"):
+    with pytest.warns(UserWarning, match=r"2 parts that hardly any neighbours join .*disconnected='separate'"):
         ht.tl.pseudotime(adata, root=adata.obs_names[int(adata.obs["along"].to_numpy()[~second].argmin())])
     assert adata.uns["hdtree"]["pseudotime"]["n_parts"] == 2
     assert (adata.obs["hdtree_part"].astype(str).to_numpy() == np.where(second, "1", "0")).all()
@@ -162,6 +162,22 @@ def test_parts_can_have_orders_of_their_own():
         away = np.abs(adata.obs["along"].to_numpy()[part] - adata.obs["along"].iloc[start])
         assert spearmanr(time[part], away)[0] > 0.95
     assert (adata.obs["hdtree_pseudotime_sd"] < 0.2).all()
+
+
+def test_a_stray_link_does_not_make_one_part_of_two():
+    """One odd cell half way has neighbours in both lines, so that no bridge is needed."""
+    adata, second = two_lines()
+    points = adata.obsm["X_hdtree"].copy()
+    odd = np.flatnonzero(~second)[0]
+    points[odd] = [0.5, 10.0]
+    adata.obsm["X_hdtree"] = points
+    ht.tl.lineage_graph(adata, n_neighbors=10)
+    assert len(adata.uns["hdtree"]["bridges"]) == 0
+    with pytest.warns(UserWarning, match="parts that hardly any neighbours join"):
+        ht.tl.pseudotime(adata, root=adata.obs_names[np.flatnonzero(~second)[1]])
+    others = np.flatnonzero(~second)[1:]
+    assert adata.obs["hdtree_part"].iloc[others].nunique() == 1
+    assert set(adata.obs["hdtree_part"].iloc[others]).isdisjoint(adata.obs["hdtree_part"][second])
 
 
 def test_without_its_bridges_the_graph_falls_into_the_parts():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 from scipy.sparse.csgraph import connected_components, dijkstra
 
 from hdtree_sc._keys import Keys
@@ -12,11 +13,12 @@ from hdtree_sc._keys import Keys
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
-    from scipy import sparse
+
+    from hdtree_sc.tree import Tree
 
 
 def bridge_cells(adata: AnnData, key: str) -> NDArray[np.int64]:
-    """Rows of the two cells of each bridge, (b, 2); bridges whose cells have gone are left out.
+    """Rows of the two cells of each bridge of the cell graph, (b, 2); bridges whose cells have gone are left out.
 
     Parameters
     ----------
@@ -29,7 +31,40 @@ def bridge_cells(adata: AnnData, key: str) -> NDArray[np.int64]:
     if held is None or len(held) == 0:  # a graph from elsewhere, or from a version that kept none
         return np.empty((0, 2), dtype=np.int64)
     rows = np.stack([adata.obs_names.get_indexer(held[end].astype(str)) for end in ("source", "target")], 1)
-    return rows[(rows >= 0).all(1)]
+    return rows[(rows >= 0).all(1)].astype(np.int64)
+
+
+def bridges_of(
+    adata: AnnData, distances: sparse.csr_matrix, shape: Tree, leaf: NDArray[np.integer], *, key: str
+) -> NDArray[np.int64]:
+    """Rows of the two cells of each edge that joins parts and should not count, (b, 2).
+
+    Those are the bridges that :func:`lineage_graph` added, and the stray links between groups of leaves of which no
+    two are neighbours: a single odd cell does not make one development of two.
+
+    Parameters
+    ----------
+    adata
+        Cells with :func:`hdtree_sc.tl.lineage_graph`.
+    distances
+        Cell graph, (n, n).
+    shape
+        The tree.
+    leaf
+        Position of each cell's leaf in the tree, (n,).
+    key
+        Key of the tree.
+    """
+    added, graph = bridge_cells(adata, key), adata.uns[key].get("graph")
+    if graph is None:  # a cell graph from elsewhere
+        return added
+    near = graph[(graph["kind"] == "knn").to_numpy()]
+    ends = shape.index(near["source"]), shape.index(near["target"])
+    joined = sparse.coo_matrix((np.ones(len(near), bool), ends), shape=(len(shape), len(shape)))
+    group = connected_components(joined, directed=False)[1][leaf]
+    source = np.repeat(np.arange(len(leaf)), np.diff(distances.indptr))
+    stray = np.flatnonzero((group[source] != group[distances.indices]) & (source < distances.indices))
+    return np.concatenate([added, np.stack([source[stray], distances.indices[stray]], 1).astype(np.int64)])
 
 
 def on_bridge(graph: sparse.csr_matrix, bridges: NDArray[np.int64]) -> NDArray[np.bool_]:
