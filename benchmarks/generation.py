@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -203,6 +204,12 @@ METHODS = {
     "stage-floor": Method("real cells", _withheld.judged(_withheld.floor), "reference", WITHHELD),
     "path": Method("HDTree, nodes on the path", _withheld.judged(_withheld.along_path), "ours", WITHHELD),
     "hybrids": Method("HDTree, hybrids", _withheld.judged(_withheld.hybrids), "ours", WITHHELD),
+    "hybrids-condition": Method(
+        "HDTree, hybrids under both conditions",
+        _withheld.judged(partial(_withheld.hybrids, between="condition")),
+        "ours",
+        WITHHELD,
+    ),
     "midpoints": Method(
         "HDTree's latent, halfway, no diffusion", _withheld.judged(_withheld.latent_midpoints), "ours", WITHHELD
     ),

@@ -251,6 +251,16 @@ class TestHybrids:
         share = {role: told[out.obs["role"] == role].mean() for role in (a, "hybrid", b)}
         assert share[a] > share["hybrid"] > share[b]
 
+    def test_a_hybrid_lies_halfway_or_where_the_shared_condition_leads(self, maker, types):
+        (a, b), _ = types
+        halfway, led = (maker.hybrids(a, b, 20, seed=0, between=how) for how in ("midpoint", "condition"))
+        latent = {role: halfway.obsm["X_hdtree"][halfway.obs["role"] == role] for role in ("hybrid", a, b)}
+        np.testing.assert_allclose(latent["hybrid"], (latent[a] + latent[b]) / 2, atol=1e-4)
+        assert not np.allclose(led.obsm["X_hdtree"][:20], latent["hybrid"])
+        np.testing.assert_allclose(led.obsm["X_hdtree"][20:], halfway.obsm["X_hdtree"][20:], atol=1e-4)
+        with pytest.raises(ValueError, match="between"):
+            maker.hybrids(a, b, 20, between="nothing")
+
     def test_nodes_that_do_not_part_are_refused(self, maker):
         tree = maker.get_tree()
         with pytest.raises(ValueError, match="part"):

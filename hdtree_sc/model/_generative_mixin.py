@@ -319,6 +319,7 @@ class GenerativeMixin(GeneratorMixin):
         n_cells: int,
         seed: int | None = None,
         *,
+        between: Literal["midpoint", "condition"] = "midpoint",
         n_steps: int = 50,
         keep_mean: bool = True,
         batch_size: int = SAMPLING_BATCH,
@@ -326,8 +327,8 @@ class GenerativeMixin(GeneratorMixin):
         """Cells at the branch point of two labels or nodes, and what each becomes on either side.
 
         From the same noise, and up to the branch point on the same way: with nodes on that of their lowest common
-        ancestor, with labels under the mean of both conditions. From there one goes on as it was (the hybrid), one to
-        ``a`` and one to ``b``.
+        ancestor, with labels under the mean of both conditions. From there one goes to ``a``, one to ``b``, and the
+        hybrid stays between them.
 
         Parameters
         ----------
@@ -337,6 +338,9 @@ class GenerativeMixin(GeneratorMixin):
             Number of hybrids.
         seed
             Seed.
+        between
+            What the hybrid is: ``"midpoint"``, halfway between its two completions in the space of the diffusion, or
+            ``"condition"``, what the shared condition makes of the same noise, which mostly falls to one side.
         n_steps
             Network calls of a whole run.
         keep_mean
@@ -358,6 +362,9 @@ class GenerativeMixin(GeneratorMixin):
             If ``a`` or ``b`` do not exist or do not part.
         """
         self._require_generator("hybrids")
+        if between not in ("midpoint", "condition"):
+            msg = f"between: {between!r} is none of 'midpoint', 'condition'."
+            raise ValueError(msg)
         self._check_sampling(n_cells, n_steps, "dpm", batch_size)
         one, other = self._place_named(a, "a"), self._place_named(b, "b")
         if (one[1] > 0) != (other[1] > 0):
@@ -381,7 +388,7 @@ class GenerativeMixin(GeneratorMixin):
                 n_cells,
                 batch_size,
             )
-            ways = [common, [wheres[0]], [wheres[1]]]
+            ways = [[wheres[0]], [wheres[1]], *([common] if between == "condition" else [])]
             ends = [
                 self._in_parts(
                     lambda rows, told=told: self._flow(  # type: ignore[misc]
@@ -392,7 +399,9 @@ class GenerativeMixin(GeneratorMixin):
                 )
                 for told in ways
             ]
-            around = self._drawn_surroundings(ends[0], None, None)[torch.arange(n_cells, device=self._device).repeat(3)]
+            hybrid = ends[2] if between == "condition" else (ends[0] + ends[1]) / 2
+            ends = [hybrid, *ends[:2]]
+            around = self._drawn_surroundings(hybrid, None, None)[torch.arange(n_cells, device=self._device).repeat(3)]
             roles = np.repeat(["hybrid", a, b], n_cells)
             pair = np.tile(np.arange(n_cells), 3)
             names = [f"{role}_{i}" for role, i in zip(roles, pair, strict=True)]
@@ -400,4 +409,4 @@ class GenerativeMixin(GeneratorMixin):
         out.obs["role"] = pd.Categorical(roles, categories=["hybrid", a, b])
         out.obs["pair"] = pair
         out.obs["branch_noise"] = level
-        return self._signed(out, function="hybrids", a=a, b=b, n_steps=n_steps, seed=seed)
+        return self._signed(out, function="hybrids", a=a, b=b, between=between, n_steps=n_steps, seed=seed)
