@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks._cells import Cells
     from benchmarks._halves import Halves
 
-CODE = ("diffusion/*.py", "tl/_transmuted.py", "tl/_lineage_path.py")
+CODE = ("diffusion/*.py", "tl/_lineage_path.py")
 """Files that decide about generated cells, beside those of `benchmarks._hdtree.CODE`, which holds model and module."""
 VARIANTS: dict[str, dict[str, Any]] = {"latent": {}, "expression": {"space": "expression"}, "no gate": {"gate": "none"}}
 """Arguments of ``train_diffusion``."""

@@ -31,6 +31,14 @@ N_TYPES = 4
 N_STEPS = 50
 MOST_CARRIED = 1000
 """Most cells of a type that are carried."""
+WAYS: dict[str, dict[str, Any]] = {
+    "ode": {"mode": "ode"},
+    "sde": {"mode": "sde"},
+    "ode, not aligned": {"mode": "ode", "align": False},
+    "sde, not aligned": {"mode": "sde", "align": False},
+    "means moved": {"mode": "ode", "noise_level": -8.9},
+}
+"""Arguments of ``transmute``; the last moves means at next to no noise: latent arithmetic, as of scGen."""
 MEASURES = (
     "hit", "worst hit", "hit, real target", "hit, untouched", "target probability", "cycle r", "cycle r, re-encoded",
     "time kept", "time ceiling", "neighbours kept", "expression kept", "CPU seconds",
@@ -49,7 +57,7 @@ def correlation(one: NDArray, other: NDArray) -> float:
     return float((((one - one.mean(0)) / one.std(0)) * ((other - other.mean(0)) / other.std(0))).mean())
 
 
-def cycle(model: Any, rows: NDArray, source: str, target: str) -> float:
+def cycle(model: Any, out: Any, rows: NDArray, source: str, target: str, *, align: bool) -> float:
     """Correlation of latents with what comes back of them from a target: no count is drawn, nothing encoded again."""
     cells = model._real_cells(None, rows)
     here, there = (
@@ -57,13 +65,14 @@ def cycle(model: Any, rows: NDArray, source: str, target: str) -> float:
     )
     diffusion = model.module.diffusion
     with torch.inference_mode():
-        levels, how = diffusion.branch_levels(here, there), ("ode", N_STEPS, 1.0, len(rows))
+        levels = torch.from_numpy(out.obs["branch_noise"].to_numpy())
+        how = ("ode", N_STEPS, 1.0, len(rows), align)
         away = replace(cells, whitened=model._carried(cells, here, there, levels, *how))
         back = model._carried(away, there, here, levels, *how)
         return correlation(*(diffusion.colour(points).numpy() for points in (cells.whitened, back)))
 
 
-def carried(model: Any, half: Halves, rows: NDArray, target: str, mode: str) -> tuple[Any, dict[str, float]]:
+def carried(model: Any, half: Halves, rows: NDArray, target: str, way: str) -> tuple[Any, dict[str, float]]:
     """Cells of the fitted half at another type, and all measures but the classifier's.
 
     Parameters
@@ -76,18 +85,18 @@ def carried(model: Any, half: Halves, rows: NDArray, target: str, mode: str) -> 
         Cells of one type.
     target
         The other type.
-    mode
-        Of ``transmute``.
+    way
+        Key of `WAYS`.
     """
     source = half.fit_labels[rows[0]]
-    options = {"mode": mode, "n_steps": N_STEPS, "seed": half.seed}
+    options = {**WAYS[way], "n_steps": N_STEPS, "seed": half.seed}
     with _measures.Step() as step:
         out = model.transmute(target=target, indices=rows, **options)
     found = {"target probability": float(out.obs["target_probability"].mean()), "CPU seconds": step.cpu_seconds}
     found["branch noise"] = float(out.obs["branch_noise"].mean())
-    if mode == "ode":
+    if options["mode"] == "ode":
         again = model.transmute(out, target=source, **options, keep_mean=False)
-        found["cycle r"] = cycle(model, rows, source, target)
+        found["cycle r"] = cycle(model, out, rows, source, target, align=options.get("align", True))
         found["cycle r, re-encoded"] = correlation(out.obsm["X_hdtree_source"], again.obsm["X_hdtree"])
     wanted = [TIME] if TIME in half.fit.obs else []
     kept = ht.tl.retained_signal(half.fit, out, wanted, groupby=LABEL, log_normalize=half.is_count, seed=half.seed)
@@ -97,7 +106,7 @@ def carried(model: Any, half: Halves, rows: NDArray, target: str, mode: str) -> 
     return out, found
 
 
-def pairs(half: Halves, mode: str) -> pd.DataFrame:
+def pairs(half: Halves, way: str) -> pd.DataFrame:
     """All measures of all ordered pairs of the largest types."""
     model, _ = of_half(half)
     forest = forest_of(half.place(half.held_values), half.held_labels, half.seed)
@@ -106,7 +115,7 @@ def pairs(half: Halves, mode: str) -> pd.DataFrame:
     found = []
     for source, target in permutations(types, 2):
         rows = np.flatnonzero(half.fit_labels == source)[:MOST_CARRIED]
-        out, row = carried(model, half, rows, target, mode)
+        out, row = carried(model, half, rows, target, way)
         hit = forest.predict(half.place(_data.dense(out.X))) == target
         found.append({
             "source": source, "target": target, "cells": len(rows), "hit": float(hit.mean()),
@@ -116,16 +125,17 @@ def pairs(half: Halves, mode: str) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _file(folder: Path, data: str, seed: int, mode: str) -> Path:
-    return folder / "generators" / f"{data}-{seed}-pairs-{mode}-{fingerprint()}.csv"
+def _file(folder: Path, data: str, seed: int, way: str) -> Path:
+    mark = way.replace(", ", "-").replace(" ", "_")
+    return folder / "generators" / f"{data}-{seed}-pairs-{mark}-{fingerprint()}.csv"
 
 
-def transmuted(mode: str) -> Callable[[Cells], dict[str, float]]:
+def transmuted(way: str) -> Callable[[Cells], dict[str, float]]:
     """Means over the pairs of types; the pairs are kept in a file."""
 
     def run(cells: Cells) -> dict[str, float]:
-        frame = pairs(halves(cells), mode)
-        file = _file(cells.cache, cells.data.name, cells.seed, mode)
+        frame = pairs(halves(cells), way)
+        file = _file(cells.cache, cells.data.name, cells.seed, way)
         file.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(file, index=False)
         means = frame.drop(columns=["source", "target", "cells"]).mean()
@@ -147,12 +157,11 @@ def all_pairs(folder: Path, sets: Sequence[str], seeds: int) -> pd.DataFrame:
         How many.
     """
     files = {
-        (data, seed, mode): _file(folder, data, seed, mode)
-        for data in sets for seed in range(seeds) for mode in ("ode", "sde")
+        (data, seed, way): _file(folder, data, seed, way) for data in sets for seed in range(seeds) for way in WAYS
     }  # fmt: skip
     found = {
         key: pd.read_csv(file, dtype={"source": str, "target": str}) for key, file in files.items() if file.exists()
     }
     if not found:
         return pd.DataFrame()
-    return pd.concat(found, names=["data", "seed", "mode"]).reset_index([0, 1, 2]).reset_index(drop=True)
+    return pd.concat(found, names=["data", "seed", "way"]).reset_index([0, 1, 2]).reset_index(drop=True)

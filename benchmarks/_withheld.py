@@ -179,12 +179,12 @@ def along_path(case: Withheld, rng: np.random.Generator) -> NDArray:
     return _logs(case, made, rng)
 
 
-def hybrids(case: Withheld, rng: np.random.Generator) -> NDArray:
-    """Cells under the mean of the conditions of before and after."""
+def hybrids(case: Withheld, rng: np.random.Generator, between: str = "midpoint") -> NDArray:
+    """Cells between before and after."""
     model, n = _model(case), -(-case.n * REPEATS // len(case.case.after))
     made = []
     for after in case.case.after:
-        out = model.hybrids(case.case.before, after, n, seed=case.cells.seed, keep_mean=False)
+        out = model.hybrids(case.case.before, after, n, seed=case.cells.seed, between=between, keep_mean=False)
         made.append(_data.dense(out.X[(out.obs["role"] == "hybrid").to_numpy()]))
     return _logs(case, made, rng)
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,9 @@ TABLES = {
         "as they were. *Target probability*: the model's own. *Cycle r*: latents there and back, Pearson's r "
         "across cells "
         "of a type, mean over dimensions; *re-encoded*: the drawn cells are encoded before they go back. *Time kept*, "
-        "*neighbours kept*, *expression kept*: `tl.retained_signal`; the *ceiling* of the last two is 1.",
+        "*neighbours kept*, *expression kept*: `tl.retained_signal`; the *ceiling* of the last two is 1. *Not "
+        "aligned*: up to the branch point of the types and down, as published. *Means moved*: latent arithmetic, next "
+        "to no diffusion.",
         _transmutation.MEASURES,
     ),
     WITHHELD: (
@@ -192,11 +195,21 @@ METHODS = {
         for name, numbers in SAMPLERS.items()
         for n in numbers
     },
-    "ode": Method("HDTree, ode", _transmutation.transmuted("ode"), "ours", TRANSMUTATION),
-    "sde": Method("HDTree, sde", _transmutation.transmuted("sde"), "ours", TRANSMUTATION),
+    **{
+        way.replace(", ", "-").replace(" ", "-"): Method(
+            f"HDTree, {way}", _transmutation.transmuted(way), "ours", TRANSMUTATION
+        )
+        for way in _transmutation.WAYS
+    },
     "stage-floor": Method("real cells", _withheld.judged(_withheld.floor), "reference", WITHHELD),
     "path": Method("HDTree, nodes on the path", _withheld.judged(_withheld.along_path), "ours", WITHHELD),
     "hybrids": Method("HDTree, hybrids", _withheld.judged(_withheld.hybrids), "ours", WITHHELD),
+    "hybrids-condition": Method(
+        "HDTree, hybrids under both conditions",
+        _withheld.judged(partial(_withheld.hybrids, between="condition")),
+        "ours",
+        WITHHELD,
+    ),
     "midpoints": Method(
         "HDTree's latent, halfway, no diffusion", _withheld.judged(_withheld.latent_midpoints), "ours", WITHHELD
     ),
@@ -268,7 +281,7 @@ def hits(pairs: pd.DataFrame) -> str:
     """Hits and cycles of every pair, as a markdown table."""
     lines = ["| data | pair | ode: hit | cycle r | sde: hit |", "|---|---|---|---|---|"]
     for (data, source, target), group in pairs.groupby(["data", "source", "target"], sort=False):
-        ode, sde = (group[group["mode"] == mode] for mode in ("ode", "sde"))
+        ode, sde = (group[group["way"] == way] for way in ("ode", "sde"))
         shown = (ode["hit"], ode.get("cycle r", pd.Series(dtype=float)), sde["hit"])
         lines.append(f"| {data} | {source} → {target} | {' | '.join(_report.spread(v, 3) for v in shown)} |")
     return "### Pairs\n\n" + "\n".join(lines)

@@ -163,10 +163,30 @@ class TestTransmute:
         assert out.obs["target_probability"].between(0, 1).all()
         assert np.isfinite(out.obs["branch_noise"]).all()
 
-    def test_there_and_back_leads_home(self, maker, types):
+    def test_aligned_cells_keep_the_time_that_they_had(self, maker, types):
+        (source, target), classifier = types
+        kept = {}
+        for align in (True, False):
+            out = maker.transmute(target=target, source=source, align=align, seed=0)
+            assert (classifier.predict(logged(out.X)) == target).mean() > 0.6
+            kept[align] = ht.tl.retained_signal(maker.adata, out, ["time"]).loc["time", "retained"]
+        assert kept[True] > kept[False] + 0.2
+
+    def test_less_noise_keeps_more_of_the_cell(self, maker, types):
         (source, target), _ = types
         rows = np.flatnonzero(maker.adata.obs["cell_type"] == source)
-        there = maker.transmute(target=target, indices=rows, seed=0)
+        out = [maker.transmute(target=target, indices=rows, noise_level=level, seed=0) for level in (-5.0, 3.0)]
+        shape = [made.obsm["X_hdtree"] - made.obsm["X_hdtree"].mean(0) for made in out]
+        before = out[0].obsm["X_hdtree_source"] - out[0].obsm["X_hdtree_source"].mean(0)
+        near, far = (np.square(one - before).mean() for one in shape)
+        assert near < 0.5 * far
+        assert (out[0].obs["branch_noise"] == -5.0).all()
+
+    @pytest.mark.parametrize("align", [True, False])
+    def test_there_and_back_leads_home(self, maker, types, align):
+        (source, target), _ = types
+        rows = np.flatnonzero(maker.adata.obs["cell_type"] == source)
+        there = maker.transmute(target=target, indices=rows, align=align, seed=0)
         cells = maker._real_cells(None, rows)
         diffusion = maker.module.diffusion
         moved = diffusion.whiten(torch.from_numpy(there.obsm["X_hdtree"]))
@@ -177,8 +197,8 @@ class TestTransmute:
         )
         with torch.inference_mode():
             cells.whitened, before = moved, cells.whitened
-            levels = diffusion.branch_levels(away, here)
-            back = maker._carried(cells, away, here, levels, "ode", 50, 1.0, 4096)
+            levels = torch.from_numpy(there.obs["branch_noise"].to_numpy())
+            back = maker._carried(cells, away, here, levels, "ode", 50, 1.0, 4096, align)
         assert np.corrcoef(back.flatten(), before.flatten())[0, 1] > 0.95
 
     def test_a_node_is_a_target_too_and_cells_that_are_there_stay(self, maker):
@@ -217,6 +237,8 @@ class TestTransmute:
             maker.transmute(target="AWC", source="no such")
         with pytest.raises(ValueError, match="mode"):
             maker.transmute(target="AWC", mode="walk")
+        with pytest.raises(ValueError, match="noise_level"):
+            maker.transmute(target="AWC", noise_level=30.0)
 
 
 class TestHybrids:
@@ -228,6 +250,16 @@ class TestHybrids:
         told = classifier.predict_proba(logged(out.X))[:, list(classifier.classes_).index(a)]
         share = {role: told[out.obs["role"] == role].mean() for role in (a, "hybrid", b)}
         assert share[a] > share["hybrid"] > share[b]
+
+    def test_a_hybrid_lies_halfway_or_where_the_shared_condition_leads(self, maker, types):
+        (a, b), _ = types
+        halfway, led = (maker.hybrids(a, b, 20, seed=0, between=how) for how in ("midpoint", "condition"))
+        latent = {role: halfway.obsm["X_hdtree"][halfway.obs["role"] == role] for role in ("hybrid", a, b)}
+        np.testing.assert_allclose(latent["hybrid"], (latent[a] + latent[b]) / 2, atol=1e-4)
+        assert not np.allclose(led.obsm["X_hdtree"][:20], latent["hybrid"])
+        np.testing.assert_allclose(led.obsm["X_hdtree"][20:], halfway.obsm["X_hdtree"][20:], atol=1e-4)
+        with pytest.raises(ValueError, match="between"):
+            maker.hybrids(a, b, 20, between="nothing")
 
     def test_nodes_that_do_not_part_are_refused(self, maker):
         tree = maker.get_tree()

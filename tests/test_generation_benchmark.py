@@ -155,7 +155,7 @@ def test_rows_are_kept_and_tables_written(folder, monkeypatch):
     monkeypatch.setattr(_run, "Cells", None)  # nothing is read again
     assert generation.run(arguments) == rows
     pairs = pd.DataFrame({
-        "data": NAME, "seed": 0, "mode": ["ode", "sde"], "source": "AWA", "target": "AWC", "hit": [0.9, 0.8],
+        "data": NAME, "seed": 0, "way": ["ode", "sde"], "source": "AWA", "target": "AWC", "hit": [0.9, 0.8],
         "cycle r": [0.99, np.nan],
     })  # fmt: skip
     generation.write(rows, pairs, folder)

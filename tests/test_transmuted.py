@@ -139,7 +139,7 @@ class TestGenes:
 
     def test_blocks_of_genes_make_no_difference(self, real, kept, monkeypatch):
         whole = ht.tl.rank_transmuted_genes(kept, real)
-        monkeypatch.setattr("hdtree_sc.tl._transmuted.BLOCK", 7 * kept.n_obs)
+        monkeypatch.setattr("hdtree_sc.get._transmuted.BLOCK", 7 * kept.n_obs)
         pd.testing.assert_frame_equal(ht.tl.rank_transmuted_genes(kept, real), whole)
 
     def test_draws_are_averaged_and_are_no_replicates(self, real, kept):

@@ -174,16 +174,16 @@ def test_inner_nodes_hold_the_cells_below_them(instant, adata):
 
 
 def test_the_permutation_test_is_calibrated_and_agrees_with_the_plain_distance():
-    from hdtree_sc.tl._validate_path import _cdist, _energy, _test, _two_sample
+    from hdtree_sc.tl._energy import all_distances, energy, energy_test, two_sample
 
     rng = np.random.default_rng(0)
-    p = [_test(rng.normal(size=(20, 4)), rng.normal(size=(30, 4)), 99, rng)[1] for _ in range(200)]
+    p = [energy_test(rng.normal(size=(20, 4)), rng.normal(size=(30, 4)), 99, rng)[1] for _ in range(200)]
     assert np.mean(np.array(p) <= 0.1) == pytest.approx(0.1, abs=0.06)
-    assert _test(rng.normal(size=(20, 4)) + 2, rng.normal(size=(30, 4)), 99, rng)[1] == 0.01
+    assert energy_test(rng.normal(size=(20, 4)) + 2, rng.normal(size=(30, 4)), 99, rng)[1] == 0.01
     points = rng.normal(size=(3, 2))
     ways = [([0, 1], [2]), ([0, 2], [1]), ([1, 2], [0])]
-    every = {round(_energy(points[one], points[other]), 9) for one, other in ways}
-    found = {round(value, 9) for value in _two_sample(_cdist(points, points), 2, 50, rng)}
+    every = {round(energy(points[one], points[other]), 9) for one, other in ways}
+    found = {round(value, 9) for value in two_sample(all_distances(points, points), 2, 50, rng)}
     assert found == every
 
 

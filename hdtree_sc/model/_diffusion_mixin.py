@@ -20,6 +20,7 @@ from hdtree_sc.module._latent_diffusion import LatentDiffusion, Where
 from hdtree_sc.module._spaces import SPACES
 from hdtree_sc.train import DiffusionPlan, ResumeCheckpoint, TreeTrainRunner
 from hdtree_sc.tree._branch_points import mixing_levels, node_heights
+from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -264,16 +265,25 @@ class DiffusionMixin:
         tree = self.get_tree()  # type: ignore[attr-defined]
         points, top = cells["points"].numpy(), diffusion.schedule.highest
         leaf = np.cumsum(tree.is_leaf_mask)[cells["node"].numpy()] - 1
-        between = mixing_levels(*class_moments(points, leaf, len(tree.leaves)))
+        means, covariance = class_moments(points, leaf, len(tree.leaves))
+        between = mixing_levels(means, covariance)
         heights = np.where(tree.is_leaf_mask, -np.inf, node_heights(tree, between).clip(LEAST_HEIGHT, top))
         codes = torch.tensor(np.array(tree.codebook))
         scale = codes.std(0).clamp_min(1e-6)
         diffusion.path.describe((codes - codes.mean(0)) / scale, torch.from_numpy(heights))
+        size = np.zeros(len(tree))
+        size[tree.is_leaf_mask] = np.bincount(leaf, minlength=len(tree.leaves))
+        sums = np.zeros((len(tree), points.shape[1]))
+        sums[tree.is_leaf_mask] = np.nan_to_num(means) * size[tree.is_leaf_mask, None]
+        of_nodes = subtree_sums(tree, sums) / np.maximum(subtree_sums(tree, size), 1.0)[:, None]
+        diffusion.node_means.copy_(torch.from_numpy(of_nodes))
         known = cells["label"].numpy() > 0
         n_labels = len(self._told_labels)
         if n_labels and known.sum() > 1:
             levels = np.full((n_labels + 1, n_labels + 1), top)
-            found = mixing_levels(*class_moments(points[known], cells["label"].numpy()[known] - 1, n_labels))
+            means, covariance = class_moments(points[known], cells["label"].numpy()[known] - 1, n_labels)
+            diffusion.label_means[1:] = torch.from_numpy(np.nan_to_num(means)).float()
+            found = mixing_levels(means, covariance)
             levels[1:, 1:] = found.clip(LEAST_HEIGHT, top)
             np.fill_diagonal(levels, -np.inf)
             diffusion.label_levels.copy_(torch.from_numpy(levels))

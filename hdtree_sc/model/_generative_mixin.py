@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hdtree_sc.diffusion import Method
     from hdtree_sc.model._tree_mixin import Rows
 
+ALIGNED = -2.0
+"""Noise level at which aligned cells turn to their target: seven parts of signal to one of noise."""
 SAMPLING_BATCH = 4096
 
 
@@ -184,11 +186,18 @@ class GenerativeMixin(GeneratorMixin):
         n_draws: int = 1,
         seed: int | None = None,
         *,
+        align: bool = True,
+        noise_level: float | None = None,
         guidance: float = 1.0,
         keep_mean: bool = True,
         batch_size: int = SAMPLING_BATCH,
     ) -> AnnData:
-        """Carry cells to another label or node: up to the noise at which the two are one, and down the other way.
+        """Carry cells to another label or node: up to some noise, over to the target, and down the target's way.
+
+        By default source and target are laid over one another by their means first, so that the noise has to hide only
+        the difference of their shapes: what varies within types, as time does, is kept where both types share it. With
+        ``align=False`` the noise hides the types themselves, as in the paper of branched diffusion; types that lie far
+        apart then lose all else too.
 
         Cells that are there already keep their latent. The answer is the model's: what no training cell shows, it
         cannot know. Nothing is rescaled to the target.
@@ -213,6 +222,11 @@ class GenerativeMixin(GeneratorMixin):
             Counterparts of each cell.
         seed
             Seed.
+        align
+            Whether cells move by the difference of the means of target and source, at the noise at which they turn.
+        noise_level
+            Noise level ``-log SNR`` at which they turn: less keeps more of the cell, more makes it more like the
+            target's. By default -2 of cells that are aligned, and else the branch point of source and target.
         guidance
             Weight of the target against no condition.
         keep_mean
@@ -238,13 +252,14 @@ class GenerativeMixin(GeneratorMixin):
         RuntimeError
             Before :meth:`train_diffusion`.
         ValueError
-            If source or target do not exist (the message lists what does), there are no source cells, or several draws
-            of a deterministic way are asked for.
+            If source or target do not exist (the message lists what does), there are no source cells, or the noise
+            level is none of the schedule.
 
         References
         ----------
         arXiv 2212.10777, with the branch point found in the space in which diffusion runs, and an inversion in place of
-        fresh noise by default.
+        fresh noise by default. The means are moved as in latent arithmetic (scGen, Lotfollahi et al. 2019), at a noise
+        level and not in clean data, so that the denoiser brings cells onto the target's own shape.
         """
         self._require_generator("transmute")
         if target is None:
@@ -266,13 +281,22 @@ class GenerativeMixin(GeneratorMixin):
         node = torch.where(known, 0, cells.where.node)
         origin = Where(node, cells.where.label) if by_label else untold(cells.where, label=True)
         diffusion = self.module.diffusion  # type: ignore[attr-defined]
+        schedule = diffusion.schedule
+        if noise_level is not None and not schedule.lowest < noise_level <= schedule.highest:
+            msg = f"noise_level: {noise_level} given, above {schedule.lowest} and up to {schedule.highest} wanted."
+            raise ValueError(msg)
         levels = diffusion.branch_levels(origin, onto)
         if by_label:
             levels = torch.where(known, levels, diffusion.label.heights[0].to(levels))
+        if align and noise_level is None:
+            noise_level = ALIGNED
+        if noise_level is not None:  # cells that are there already stay
+            levels = torch.where(torch.isfinite(levels), noise_level, levels)
 
         with seeded(seed):
             draws = [
-                self._carried(cells, origin, onto, levels, mode, n_steps, guidance, batch_size) for _ in range(n_draws)
+                self._carried(cells, origin, onto, levels, mode, n_steps, guidance, batch_size, align)
+                for _ in range(n_draws)
             ]
             many = cells.of(np.tile(np.arange(len(cells)), n_draws))
             number = np.repeat(np.arange(n_draws), len(cells))
@@ -284,7 +308,7 @@ class GenerativeMixin(GeneratorMixin):
         self._describe_transmuted(out, many, number, target, there, levels.cpu().numpy())
         return self._signed(
             out, function="transmute", target=target, source=source, mode=mode, n_steps=n_steps, n_draws=n_draws,
-            seed=seed, guidance=guidance,
+            seed=seed, guidance=guidance, align=align, noise_level=noise_level,
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -295,6 +319,7 @@ class GenerativeMixin(GeneratorMixin):
         n_cells: int,
         seed: int | None = None,
         *,
+        between: Literal["midpoint", "condition"] = "midpoint",
         n_steps: int = 50,
         keep_mean: bool = True,
         batch_size: int = SAMPLING_BATCH,
@@ -302,8 +327,8 @@ class GenerativeMixin(GeneratorMixin):
         """Cells at the branch point of two labels or nodes, and what each becomes on either side.
 
         From the same noise, and up to the branch point on the same way: with nodes on that of their lowest common
-        ancestor, with labels under the mean of both conditions. From there one goes on as it was (the hybrid), one to
-        ``a`` and one to ``b``.
+        ancestor, with labels under the mean of both conditions. From there one goes to ``a``, one to ``b``, and the
+        hybrid stays between them.
 
         Parameters
         ----------
@@ -313,6 +338,9 @@ class GenerativeMixin(GeneratorMixin):
             Number of hybrids.
         seed
             Seed.
+        between
+            What the hybrid is: ``"midpoint"``, halfway between its two completions in the space of the diffusion, or
+            ``"condition"``, what the shared condition makes of the same noise, which mostly falls to one side.
         n_steps
             Network calls of a whole run.
         keep_mean
@@ -334,6 +362,9 @@ class GenerativeMixin(GeneratorMixin):
             If ``a`` or ``b`` do not exist or do not part.
         """
         self._require_generator("hybrids")
+        if between not in ("midpoint", "condition"):
+            msg = f"between: {between!r} is none of 'midpoint', 'condition'."
+            raise ValueError(msg)
         self._check_sampling(n_cells, n_steps, "dpm", batch_size)
         one, other = self._place_named(a, "a"), self._place_named(b, "b")
         if (one[1] > 0) != (other[1] > 0):
@@ -357,7 +388,7 @@ class GenerativeMixin(GeneratorMixin):
                 n_cells,
                 batch_size,
             )
-            ways = [common, [wheres[0]], [wheres[1]]]
+            ways = [[wheres[0]], [wheres[1]], *([common] if between == "condition" else [])]
             ends = [
                 self._in_parts(
                     lambda rows, told=told: self._flow(  # type: ignore[misc]
@@ -368,7 +399,9 @@ class GenerativeMixin(GeneratorMixin):
                 )
                 for told in ways
             ]
-            around = self._drawn_surroundings(ends[0], None, None)[torch.arange(n_cells, device=self._device).repeat(3)]
+            hybrid = ends[2] if between == "condition" else (ends[0] + ends[1]) / 2
+            ends = [hybrid, *ends[:2]]
+            around = self._drawn_surroundings(hybrid, None, None)[torch.arange(n_cells, device=self._device).repeat(3)]
             roles = np.repeat(["hybrid", a, b], n_cells)
             pair = np.tile(np.arange(n_cells), 3)
             names = [f"{role}_{i}" for role, i in zip(roles, pair, strict=True)]
@@ -376,4 +409,4 @@ class GenerativeMixin(GeneratorMixin):
         out.obs["role"] = pd.Categorical(roles, categories=["hybrid", a, b])
         out.obs["pair"] = pair
         out.obs["branch_noise"] = level
-        return self._signed(out, function="hybrids", a=a, b=b, n_steps=n_steps, seed=seed)
+        return self._signed(out, function="hybrids", a=a, b=b, between=between, n_steps=n_steps, seed=seed)

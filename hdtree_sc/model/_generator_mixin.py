@@ -11,6 +11,7 @@ import torch
 
 from hdtree_sc._errors import listing
 from hdtree_sc._keys import Keys
+from hdtree_sc.diffusion import alpha_sigma
 from hdtree_sc.diffusion._sampler import METHODS
 from hdtree_sc.model._cell_maker import (
     Surroundings,
@@ -166,21 +167,25 @@ class GeneratorMixin:
         n_steps: int,
         guidance: float,
         batch_size: int,
+        align: bool = False,  # noqa: FBT001, FBT002
     ) -> torch.Tensor:
-        """Whitened points of cells that went up to their branch point and down to the target."""
+        """Whitened points of cells that went up to some noise and down to the target, moved by the means if aligned."""
         diffusion = self.module.diffusion  # type: ignore[attr-defined]
         lowest = diffusion.schedule.lowest
         out = cells.whitened.clone()
         # few branch points, however many cells
         for level in torch.unique(levels[torch.isfinite(levels)]).tolist():
             for rows in (levels == level).nonzero().squeeze(1).split(batch_size):
-                x = cells.whitened[rows]
+                x, jump = cells.whitened[rows], 0.0
+                if align:
+                    signal = float(alpha_sigma(torch.tensor(level, dtype=torch.float64))[0])
+                    jump = signal * (diffusion.mean_of(onto[rows]) - diffusion.mean_of(origin[rows]))
                 if mode == "ode":
-                    x = self._flow(x, origin[rows], start=lowest, stop=level, n_steps=n_steps)
+                    x = jump + self._flow(x, origin[rows], start=lowest, stop=level, n_steps=n_steps)
                     # the way back ends where the way up began: without noise there would be nothing to invert
                     x = self._flow(x, onto[rows], start=level, stop=lowest, n_steps=n_steps, guidance=guidance)
                 else:
-                    x = diffusion.noised(x, level)
+                    x = jump + diffusion.noised(x, level)
                     x = self._flow(x, onto[rows], start=level, n_steps=n_steps, method="ancestral", guidance=guidance)
                 out[rows] = x
         return out

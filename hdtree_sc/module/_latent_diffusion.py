@@ -72,6 +72,8 @@ class LatentDiffusion(nn.Module):
     axes: torch.Tensor
     spread: torch.Tensor
     label_levels: torch.Tensor
+    node_means: torch.Tensor
+    label_means: torch.Tensor
 
     def __init__(
         self,
@@ -100,6 +102,8 @@ class LatentDiffusion(nn.Module):
         self.register_buffer("axes", torch.eye(n_features))
         self.register_buffer("spread", torch.ones(n_features))
         self.register_buffer("label_levels", torch.full((n_labels + 1, n_labels + 1), -torch.inf))
+        self.register_buffer("node_means", torch.zeros(len(parents), n_features))
+        self.register_buffer("label_means", torch.zeros(n_labels + 1, n_features))
 
     @torch.no_grad()
     def fit_whitening(self, points: torch.Tensor) -> None:
@@ -203,6 +207,12 @@ class LatentDiffusion(nn.Module):
         """Whitened data with fresh noise, at a noise level."""
         alpha, sigma = alpha_sigma(torch.tensor(level, dtype=torch.float64))
         return float(alpha) * x + float(sigma) * torch.randn_like(x)
+
+    def mean_of(self, where: Where) -> torch.Tensor:
+        """Mean (n, n_features) of the whitened training data of each row's label, or of its node if it has none."""
+        return torch.where(
+            where.label.unsqueeze(1) != NO_LABEL, self.label_means[where.label], self.node_means[where.node]
+        )
 
     def branch_levels(self, here: Where, there: Where) -> torch.Tensor:
         """Noise level (n,) at which two places are one: of their labels if both have one, else of their nodes.

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.ticker import MaxNLocator
-from scipy import sparse
 
 from hdtree_sc._errors import listing
+from hdtree_sc.get._transmuted import Values, source_rows, transmuted_types, types_column
 from hdtree_sc.pl import _cells, _draw, _style
 from hdtree_sc.pl._scatter import CellMap
 from hdtree_sc.pl._side import category_handles, side_fontsize
@@ -123,12 +122,7 @@ def transmutation(
     if n_genes < 0:
         msg = f"n_genes: {n_genes} given, it must be 0 or more."
         raise ValueError(msg)
-    made = transmuted.uns.get(key, {})
-    column = groupby or (made.get("labels_key") if isinstance(made, dict) else None)
-    if not column:
-        msg = f"groupby: transmuted.uns[{key!r}] has no 'labels_key'; name the column of adata.obs with the types."
-        raise ValueError(msg)
-    values = _cells.categorical_values(adata, column)
+    values = _cells.categorical_values(adata, types_column(transmuted, groupby, key))
     source, target = _types(transmuted, values)
     xy, name = _cells.embedding(adata, basis, key=key)
     if f"X_{name}" not in transmuted.obsm and name not in transmuted.obsm:
@@ -137,15 +131,15 @@ def transmutation(
         )
         raise KeyError(msg)
     there, _ = _cells.embedding(transmuted, f"X_{name}" if f"X_{name}" in transmuted.obsm else name, key=key)
-    start = xy[_source_rows(adata, transmuted)]
+    start = xy[source_rows(adata, transmuted)]
     is_source, is_target = np.isin(values.values, source), values.values == target
 
-    expression: list[_Expression] = []
+    expression: list[Values] = []
     chosen: list[str] = []
     if ax is None and (genes is None or len(genes)):
         scale = target_sum if log_normalize else None
-        real = _Expression(adata, adata_layer, scale, "adata", transmuted.var_names)
-        expression = [real, _Expression(transmuted, layer, scale, "transmuted", transmuted.var_names)]
+        real = Values(adata, adata_layer, scale, "adata", genes=transmuted.var_names)
+        expression = [real, Values(transmuted, layer, scale, "transmuted")]
         if genes is None:
             chosen = list(transmuted.var_names[_separating(real, is_source, is_target, n_genes)])
         else:
@@ -171,7 +165,8 @@ def transmutation(
     # of several source types each cell keeps its colour
     dots = [np.asarray(colors, dtype=object)[values.values[is_source]], shades[1], shades[2]]
     for panel, gene in zip(panels[1:], chosen, strict=True):
-        one = [each.gene(gene) for each in expression]
+        number = transmuted.var_names.get_indexer_for([gene])[:1]
+        one = [each.dense(number)[:, 0] for each in expression]
         _draw_gene(panel, gene, [one[0][is_source], one[1], one[0][is_target]], shades, dots)
     if right is not None:
         label = f"ln(1 + counts per {target_sum:,.0f})" if log_normalize else "Expression"
@@ -186,105 +181,23 @@ def transmutation(
 # -- what is drawn -----------------------------------------------------------------------------------------------
 
 
-class _Expression:
-    """Values of genes as they are drawn, log-normalised over the genes of the transmuted cells.
-
-    Parameters
-    ----------
-    adata
-        The cells.
-    layer
-        Layer, ``X`` for None.
-    target_sum
-        Counts of a cell after the normalisation; None: values as they are.
-    name
-        What messages call `adata`.
-    genes
-        Names of the genes, in order.
-    """
-
-    def __init__(self, adata: AnnData, layer: str | None, target_sum: float | None, name: str, genes: pd.Index) -> None:
-        if layer is not None and layer not in adata.layers:
-            msg = f"{name}.layers has no {layer!r}. It has: {listing(adata.layers)}."
-            raise KeyError(msg)
-        matrix: Any = adata.X if layer is None else adata.layers[layer]
-        if not genes.equals(adata.var_names):
-            columns = adata.var_names.get_indexer(genes) if adata.var_names.is_unique else np.full(len(genes), -1)
-            if (columns < 0).any():
-                lost = listing(genes[columns < 0])
-                msg = f"{name}: its var_names lack, or have more than once, {lost}; give the cells of the model."
-                raise ValueError(msg)
-            matrix = matrix[:, columns]
-        self._values: Any = matrix.tocsc() if sparse.issparse(matrix) else np.asarray(matrix)
-        self._genes = genes
-        self._scale: NDArray[np.float64] | None = None
-        if target_sum is not None:
-            if self._values.size and self._values.min() < 0:
-                msg = f"{name}: it has negative values, so it holds no counts: use log_normalize=False or name a layer."
-                raise ValueError(msg)
-            total = np.asarray(self._values.sum(1, dtype=float)).ravel()
-            self._scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
-
-    def gene(self, name: str) -> NDArray[np.float64]:
-        """Values of one gene ``(n_cells,)``."""
-        column = self._values[:, self._genes.get_indexer_for([name])[:1]]
-        values = np.asarray(column.toarray() if sparse.issparse(column) else column, dtype=float).ravel()
-        return values if self._scale is None else np.log1p(values * self._scale)
-
-    def moments(self, cells: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and variance of each gene over some cells, ``(n_genes,)`` each."""
-        found = [np.zeros(0), np.zeros(0)]
-        for start in range(0, len(self._genes), 500):
-            block = self._values[:, start : start + 500][np.flatnonzero(cells)]
-            block = np.asarray(block.toarray() if sparse.issparse(block) else block, dtype=float)
-            if self._scale is not None:
-                block = np.log1p(block * self._scale[cells][:, None])
-            found = [np.append(found[0], block.mean(0)), np.append(found[1], block.var(0))]
-        return found[0], found[1]
-
-
 def _types(transmuted: AnnData, values: _cells.CellValues) -> tuple[list[int], int]:
     """Category numbers of the source types and of the target type."""
-    found = []
-    for name in ("source_label", "target_label"):
-        if name not in transmuted.obs:
-            msg = f"transmuted.obs has no {name!r}: run model.transmute. It has: {listing(transmuted.obs.columns)}."
-            raise KeyError(msg)
-        labels = [str(label) for label in pd.unique(transmuted.obs[name].astype(str))]
-        held = set(np.asarray(values.categories)[np.unique(values.values[values.values >= 0])])
+    sources, target = transmuted_types(transmuted)
+    held = set(np.asarray(values.categories)[np.unique(values.values[values.values >= 0])])
+    for labels in (sources, [target]):
         unknown = [label for label in labels if label not in held]
         if unknown:
             msg = (
                 f"groupby: no cell has {listing(unknown)} in adata.obs[{values.name!r}]. It holds: {listing(held, 30)}."
             )
             raise ValueError(msg)
-        found.append([values.categories.index(label) for label in labels])
-    if len(found[1]) > 1:
-        msg = (
-            f"transmuted: it has several targets, {listing(values.categories[i] for i in found[1])}; give one's cells."
-        )
-        raise ValueError(msg)
-    return found[0], found[1][0]
+    return [values.categories.index(label) for label in sources], values.categories.index(target)
 
 
-def _source_rows(adata: AnnData, transmuted: AnnData) -> NDArray[np.int64]:
-    """Row in `adata` of each transmuted row's source cell."""
-    if not adata.obs_names.is_unique:
-        msg = "adata: its obs_names are not unique, so that source cells can not be found: obs_names_make_unique()."
-        raise ValueError(msg)
-    held = transmuted.obs["source_cell"] if "source_cell" in transmuted.obs else transmuted.obs_names
-    names = pd.Index(held.astype(str))
-    rows = adata.obs_names.get_indexer(names)
-    if (rows < 0).any():
-        lost = listing(names[rows < 0].unique())
-        msg = f"adata: it lacks source cells of transmuted, {lost}; give the cells that were transmuted."
-        raise ValueError(msg)
-    return rows
-
-
-def _separating(real: _Expression, source: NDArray[np.bool_], target: NDArray[np.bool_], n: int) -> NDArray[np.int64]:
+def _separating(real: Values, source: NDArray[np.bool_], target: NDArray[np.bool_], n: int) -> NDArray[np.int64]:
     """Genes with the largest difference between the types by their spread, first those that are up in the target."""
-    (a, var_a), (b, var_b) = real.moments(source), real.moments(target)
+    (a, var_a), (b, var_b) = (real.moments(np.flatnonzero(cells)) for cells in (source, target))
     spread = np.sqrt((var_a + var_b) / 2)
     # a gene that is nearly always zero has next to no spread, and would win by it
     positive = spread[spread > 0]

@@ -7,10 +7,11 @@ from hdtree_sc.tl._lineage_graph import lineage_graph
 from hdtree_sc.tl._lineage_path import lineage_path
 from hdtree_sc.tl._path_genes import path_genes
 from hdtree_sc.tl._pseudotime import pseudotime
+from hdtree_sc.tl._rank_transmuted_genes import rank_transmuted_genes
+from hdtree_sc.tl._retained_signal import retained_signal
 from hdtree_sc.tl._to_cellrank import to_cellrank
 from hdtree_sc.tl._to_dendrogram import to_dendrogram
 from hdtree_sc.tl._to_paga import to_paga
-from hdtree_sc.tl._transmuted import rank_transmuted_genes, retained_signal
 from hdtree_sc.tl._tree import tree
 from hdtree_sc.tl._tree_support import tree_support
 from hdtree_sc.tl._validate_path import validate_path

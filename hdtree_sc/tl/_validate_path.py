@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from hdtree_sc._errors import listing, require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
-from hdtree_sc.tl._lineage_graph import MIN_LINKS
+from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.tl._energy import all_distances, energy, energy_floor, energy_test
+from hdtree_sc.tl._path_statistics import (
+    MIN_CELLS,
+    Cells,
+    Leaves,
+    Links,
+    at_most,
+    combined,
+    gaps,
+    interpolated,
+    share_below,
+    share_far,
+)
 from hdtree_sc.tree import Tree
-from hdtree_sc.tree._agglomerate import link_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
-    from numpy.typing import NDArray
 
-    Points = NDArray[np.float64]
-    Rows = NDArray[np.intp]
+    from hdtree_sc.tl._energy import Points
 
 RUN = "hdtree_sc.tl.tree(adata, model)"
-MIN_CELLS = 10
-"""Fewest generated cells, and fewest real ones that a node is compared by."""
 MAX_CELLS = 300
 """Most real cells of a node, or withheld ones, that are compared."""
-MAX_LEAVES, MAX_LEAF_CELLS = 60, 100
-"""Most leaves, and cells of each, that random pairs of nodes are made of."""
-BLOCK = 4_000_000
-"""Distances that are held at once."""
 
 
 def validate_path(
@@ -87,7 +88,8 @@ def validate_path(
 
     Returns
     -------
-    One row per node. A small p is bad news in all columns but ``null_p`` and ``random_p``.
+    One row per node. A small p is bad news in all columns but ``null_p``, ``step_p`` and ``random_p``, in which it is
+    good news.
 
     ``node``, ``order``, ``n_cells``
         Node, its place in the path, and the number of its real cells.
@@ -182,7 +184,7 @@ def validate_path(
     slot = keys.latent if basis == "latent" else keys.pca
     points = np.asarray(require_obsm(adata, slot, RUN), dtype=np.float64)
     latent = np.asarray(require_obsm(adata, keys.latent, RUN), dtype=np.float64)
-    cells = _Cells(shape, shape.index(require_obs(adata, keys.leaf, RUN)), points, latent, stored["codebook"])
+    cells = Cells(shape, shape.index(require_obs(adata, keys.leaf, RUN)), points, latent, stored["codebook"])
 
     def placed(new: AnnData) -> Points:
         where = model.place(new)
@@ -295,128 +297,14 @@ def _withheld_points(
             f"withheld: {same.sum()} of its cells are in adata too, among them {listing(withheld.obs_names[same], 3)}."
         )
         raise ValueError(msg)
-    return out[_some(np.arange(len(out)), MAX_CELLS, rng)]
+    return out[at_most(np.arange(len(out)), MAX_CELLS, rng)]
 
 
-# -- cells -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Cells:
-    """Real cells: where they are on the tree and in the space they are compared in."""
-
-    shape: Tree
-    leaf: NDArray[np.int64]
-    points: Points
-    latent: Points
-    codebook: NDArray[np.float32]
-
-    def below(self, node: str) -> Rows:
-        """Rows of the cells of a node."""
-        first = int(self.shape.index(node))
-        return np.flatnonzero((self.leaf >= first) & (self.leaf < first + self.shape.sizes[first]))
-
-    def near(self, node: str) -> Rows:
-        """Rows of the cells that stand for a node: its own, and if these are too few those nearest to its code."""
-        own = self.below(node)
-        if len(own) >= MIN_CELLS:
-            return own
-        code = np.asarray(self.codebook[self.shape.index(node)], dtype=np.float64)
-        away = np.square(self.latent - code).sum(1)
-        away[own] = -1.0
-        return np.sort(np.argpartition(away, MIN_CELLS - 1)[:MIN_CELLS])
-
-
-def _some(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
-    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
-
-
-# -- distances ---------------------------------------------------------------------------------------------------
-
-
-def _cdist(a: Points, b: Points) -> Points:
-    from scipy.spatial.distance import cdist
-
-    return cdist(a, b)
-
-
-def _parts(n: int, width: int) -> Iterator[slice]:
-    size = max(1, BLOCK // max(width, 1))
-    return (slice(start, start + size) for start in range(0, n, size))
-
-
-def _mean_distances(samples: Sequence[Points], others: Sequence[Points]) -> Points:
-    """Mean distance of the cells of each sample from those of each other one, (s, t)."""
-    joined, first = np.concatenate(others), np.cumsum([0, *(len(other) for other in others[:-1])])
-    out = np.zeros((len(samples), len(others)))
-    for i, sample in enumerate(samples):
-        for rows in _parts(len(sample), len(joined)):
-            out[i] += np.add.reduceat(_cdist(sample[rows], joined).sum(0), first)
-        out[i] /= len(sample)
-    return out / np.array([len(other) for other in others])
-
-
-def _within(sample: Points) -> float:
-    """Mean distance between two different cells of a sample."""
-    n = len(sample)
-    return float(_cdist(sample, sample).sum() / max(n * (n - 1), 1))
-
-
-def _energy(a: Points, b: Points, shared: int = 0) -> float:
-    """Unbiased energy distance of two samples; ``shared`` cells are in both and are not compared with themselves."""
-    pairs = len(a) * len(b) - shared
-    return float(2 * _cdist(a, b).sum() / max(pairs, 1) - _within(a) - _within(b))
-
-
-def _two_sample(distances: Points, n: int, n_null: int, rng: np.random.Generator) -> Points:
-    """Energy distances of ``n`` random cells from all others, (n_null,), from the distances of all, squared form."""
-    total = len(distances)
-    m = total - n
-    chosen = np.zeros((n_null, total))
-    np.put_along_axis(chosen, rng.random((n_null, total)).argpartition(n - 1, axis=1)[:, :n], 1.0, axis=1)
-    within = ((chosen @ distances) * chosen).sum(1)
-    across = chosen @ distances.sum(1) - within
-    rest = distances.sum() - within - 2 * across
-    return 2 * across / (n * m) - within / max(n * (n - 1), 1) - rest / max(m * (m - 1), 1)
-
-
-def _test(a: Points, b: Points, n_null: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Energy distance of two samples and its p-value by permutation."""
-    found = _energy(a, b)
-    both = np.concatenate([a, b])
-    null = _two_sample(_cdist(both, both), len(a), n_null, rng)
-    return found, float((1 + (null >= found - 1e-9).sum()) / (n_null + 1))
-
-
-def _floor(sample: Points, n_null: int, rng: np.random.Generator) -> float:
-    """95th percentile of the distances between random halves."""
-    return float(np.quantile(_two_sample(_cdist(sample, sample), len(sample) // 2, n_null, rng), 0.95))
-
-
-def _far(samples: Sequence[Points], cells: _Cells) -> Points:
-    """Share of each sample farther from the nearest cell than cells of that cell's leaf are from each other."""
-    limits: dict[int, float] = {}
-    out = []
-    for sample in samples:
-        nearest, shortest = np.empty(len(sample), dtype=np.intp), np.empty(len(sample))
-        for rows in _parts(len(sample), len(cells.points)):
-            away = _cdist(sample[rows], cells.points)
-            nearest[rows], shortest[rows] = away.argmin(1), away.min(1)
-        leaves = cells.leaf[nearest]
-        for leaf in set(leaves.tolist()) - limits.keys():
-            own = np.flatnonzero(cells.leaf == leaf)
-            inside = cells.points[own[spread_rows(len(own), MAX_LEAF_CELLS)]]
-            among = _cdist(inside, inside)[np.triu_indices(len(inside), 1)]
-            limits[leaf] = float(np.median(among)) if len(among) else 0.0
-        out.append(float((shortest > np.array([limits[leaf] for leaf in leaves.tolist()])).mean()))
-    return np.array(out)
-
-
-# -- the path among the leaves -----------------------------------------------------------------------------------
+# -- the table ---------------------------------------------------------------------------------------------------
 
 
 def _compare(
-    cells: _Cells,
+    cells: Cells,
     nodes: list[str],
     made: list[Points],
     n_neighbors: int,
@@ -425,23 +313,23 @@ def _compare(
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     rows = [cells.near(node) for node in nodes]
-    picked = [_some(part, MAX_CELLS, rng) for part in rows]
+    picked = [at_most(part, MAX_CELLS, rng) for part in rows]
     real = [cells.points[part] for part in picked]
-    tests = [_test(a, b, n_null, rng) for a, b in zip(made, real, strict=True)]
+    tests = [energy_test(a, b, n_null, rng) for a, b in zip(made, real, strict=True)]
     distance = np.array([test[0] for test in tests])
 
     k = min(n_neighbors, len(cells.points) - 1)
     neighbors, _ = nearest_neighbors(cells.points.astype(np.float32), k)
-    links = _Links(cells, neighbors)
-    leaves = _Leaves(cells, links, made, rng)
-    far = _far(made, cells)
+    links = Links(cells, neighbors)
+    leaves = Leaves(cells, links, made, rng)
+    far = share_far(made, cells)
 
     pairs = [(i, i + 1) for i in range(len(nodes) - 1)]
     shared = [len(np.intersect1d(picked[i], picked[j])) for i, j in pairs]
-    step = np.array([np.nan, *(_energy(real[i], real[j], both) for (i, j), both in zip(pairs, shared, strict=True))])
+    step = np.array([np.nan, *(energy(real[i], real[j], both) for (i, j), both in zip(pairs, shared, strict=True))])
     counted = np.array([np.nan, *(links.between(rows[i], rows[j]) for i, j in pairs)])
     gap_p = np.array([np.nan, *(links.p(counted[j], len(rows[i]), len(rows[j])) for i, j in pairs)])
-    path_p, random_p = _combined(gap_p[1:]), leaves.random_p(step[1:], n_null, rng)
+    path_p, random_p = combined(gap_p[1:]), leaves.random_p(step[1:], n_null, rng)
     is_null = bool(path_p < alpha)
     table = pd.DataFrame(
         {
@@ -450,17 +338,17 @@ def _compare(
             "n_cells": [len(cells.below(node)) for node in nodes],
             "n_real": [len(part) for part in real],
             "distance": distance,
-            "null_distance": [_floor(part, n_null, rng) for part in real],
+            "null_distance": [energy_floor(part, n_null, rng) for part in real],
             "p": [test[1] for test in tests],
-            "null_p": _share(leaves.apart, distance),
+            "null_p": share_below(leaves.apart, distance),
             "contrast": [leaves.contrast(i, nodes[i], distance[i]) for i in range(len(nodes))],
             "far": far,
             "step": step,
-            "step_p": _share(leaves.apart, step),
-            "neighbor_p": _share(-leaves.neighbors_apart, -step),
+            "step_p": share_below(leaves.apart, step),
+            "neighbor_p": share_below(-leaves.neighbors_apart, -step),
             "links": counted,
             "gap_p": gap_p,
-            "gap": (np.nan_to_num(gap_p, nan=1.0) < alpha) | (far > 0.5),
+            "gap": gaps(gap_p, far, alpha),
             "path_p": path_p,
             "random_p": random_p,
             "is_null": is_null,
@@ -470,135 +358,15 @@ def _compare(
     return table
 
 
-def _share(null: Points, values: Points) -> Points:
-    """Share of a null at most as large as each value, the value itself counted; missing values stay missing."""
-    below = np.searchsorted(np.sort(null), values, side="right")
-    return np.where(np.isnan(values), np.nan, (1 + below) / (1 + len(null)))
-
-
-def _combined(p: Points) -> float:
-    """One p-value of several: Fisher's or Simes', whichever is lower, times two."""
-    from scipy.stats import combine_pvalues
-
-    if len(p) < 2:
-        return float(p[0]) if len(p) else float("nan")
-    several = float(combine_pvalues(np.maximum(p, 1e-300), method="fisher").pvalue)
-    one = float((np.sort(p) * len(p) / np.arange(1, len(p) + 1)).min())
-    return min(1.0, 2 * min(several, one))
-
-
-class _Links:
-    """Pairs of cells that are nearest neighbours, and how many of them leaves have that are joined.
-
-    Parameters
-    ----------
-    cells
-        Real cells.
-    neighbors
-        Neighbours of each cell, (n, k).
-    """
-
-    def __init__(self, cells: _Cells, neighbors: NDArray[np.integer]) -> None:
-        n, self.k = neighbors.shape
-        one_way = sparse.csr_matrix(
-            (np.ones(neighbors.size), (np.repeat(np.arange(n), self.k), neighbors.ravel())), shape=(n, n)
-        )
-        self.pairs = one_way.maximum(one_way.T).tocsr()
-        self.held, group, size = np.unique(cells.leaf, return_inverse=True, return_counts=True)
-        scale = self._scale(size[:, None], size[None])
-        # as in the lineage graph, but of the cells that are here now
-        near = np.triu(link_counts(neighbors, group, len(size)) >= MIN_LINKS * self.k * scale, 1)
-        self.joined = np.argwhere(near)
-        member = sparse.csr_matrix((np.ones(n), (np.arange(n), group)), shape=(n, len(size)))
-        counts = (member.T @ self.pairs @ member).toarray()
-        self._counts, self._scales = counts[near], scale[near]
-
-    def _scale(self, a: Any, b: Any) -> Any:
-        return np.sqrt(np.maximum(np.minimum(a, b) / self.k, 1.0))
-
-    def between(self, a: Rows, b: Rows) -> float:
-        """Pairs of a cell of each; of nodes that share cells each pair once per direction."""
-        return float(self.pairs[a][:, b].sum())
-
-    def p(self, count: float, size: int, other: int) -> float:
-        """Probability of so few pairs between joined leaves, if they had the sizes given."""
-        from scipy.stats import poisson
-
-        if not len(self._counts):
-            return float(poisson.cdf(count, MIN_LINKS * self.k * self._scale(size, other)))
-        scaled = np.floor(count * self._scales / self._scale(size, other) + 1e-9)
-        return float(poisson.cdf(scaled, self._counts).mean())
-
-
-class _Leaves:
-    """Distances between leaves, and of the generated cells from them.
-
-    Parameters
-    ----------
-    cells
-        Real cells.
-    links
-        Their links.
-    made
-        Generated cells of each node of a path.
-    rng
-        Random numbers: which cells stand for large leaves.
-    """
-
-    def __init__(self, cells: _Cells, links: _Links, made: list[Points], rng: np.random.Generator) -> None:
-        sizes = np.bincount(cells.leaf, minlength=len(cells.shape))[links.held]
-        enough = np.flatnonzero(sizes >= 2)
-        kept = enough[spread_rows(len(enough), MAX_LEAVES)] if len(enough) > MAX_LEAVES else enough
-        self._shape, self._positions = cells.shape, links.held[kept]
-        samples = [
-            cells.points[_some(np.flatnonzero(cells.leaf == leaf), MAX_LEAF_CELLS, rng)] for leaf in self._positions
-        ]
-        within = np.array([_within(sample) for sample in samples])
-        self._all = np.empty((0, 0))
-        self._from_made = np.empty((len(made), 0))
-        if samples:
-            self._all = 2 * _mean_distances(samples, samples) - within[:, None] - within[None]
-            own = np.array([_within(part) for part in made])
-            self._from_made = 2 * _mean_distances(made, samples) - own[:, None] - within[None]
-        self.apart = self._all[np.triu_indices(len(samples), 1)]
-        place = np.full(len(links.held), -1)
-        place[kept] = np.arange(len(kept))
-        both = place[links.joined] if len(links.joined) else np.empty((0, 2), dtype=int)
-        both = both[(both >= 0).all(1)]
-        self.neighbors_apart = self._all[both[:, 0], both[:, 1]]
-
-    def contrast(self, i: int, node: str, distance: float) -> float:
-        """Share of the leaves outside a node that are no farther from its generated cells than the node itself is."""
-        first = int(self._shape.index(node))
-        outside = (self._positions < first) | (self._positions >= first + self._shape.sizes[first])
-        return float((self._from_made[i, outside] <= distance).mean()) if outside.any() else float("nan")
-
-    def random_p(self, step: Points, n_null: int, rng: np.random.Generator) -> float:
-        """Share of paths over random leaves, none twice if there are enough, with a mean step as short."""
-        n, length = len(self._all), len(step) + 1
-        if not len(step) or n < 2:
-            return float("nan")
-        if length <= n:
-            order = rng.random((n_null, n)).argsort(1)[:, :length]
-        else:
-            # each step leads to another leaf
-            order = np.cumsum(rng.integers(1, n, (n_null, length)), 1) % n
-        null = self._all[order[:, :-1], order[:, 1:]].mean(1)
-        return float((1 + (null <= step.mean() + 1e-9).sum()) / (n_null + 1))
-
-
-# -- cells that were withheld ------------------------------------------------------------------------------------
-
-
 def _against_withheld(
-    cells: _Cells, nodes: list[str], made: list[Points], withheld: Points, n_null: int, rng: np.random.Generator
+    cells: Cells, nodes: list[str], made: list[Points], withheld: Points, n_null: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    real = [cells.points[_some(cells.near(node), MAX_CELLS, rng)] for node in nodes]
-    nearest = _cdist(withheld, np.array([part.mean(0) for part in real])).argmin(1)
-    tests = [_test(part, withheld, n_null, rng) for part in made]
+    real = [cells.points[at_most(cells.near(node), MAX_CELLS, rng)] for node in nodes]
+    nearest = all_distances(withheld, np.array([part.mean(0) for part in real])).argmin(1)
+    tests = [energy_test(part, withheld, n_null, rng) for part in made]
     last = len(nodes) - 1
     between = [
-        _energy(_interpolated(real[max(i - 1, 0)], real[min(i + 1, last)], withheld, len(made[i]), rng), withheld)
+        energy(interpolated(real[max(i - 1, 0)], real[min(i + 1, last)], withheld, len(made[i]), rng), withheld)
         if last
         else np.nan
         for i in range(len(nodes))
@@ -607,13 +375,6 @@ def _against_withheld(
         "withheld_share": np.bincount(nearest, minlength=len(nodes)) / len(withheld),
         "withheld_distance": [test[0] for test in tests],
         "interpolation_distance": between,
-        "withheld_null_distance": _floor(withheld, n_null, rng),
+        "withheld_null_distance": energy_floor(withheld, n_null, rng),
         "withheld_p": [test[1] for test in tests],
     }
-
-
-def _interpolated(a: Points, b: Points, onto: Points, n: int, rng: np.random.Generator) -> Points:
-    """Points between random cells of two samples, all at the share of the way that is nearest to a third mean."""
-    way = b.mean(0) - a.mean(0)
-    share = float(np.clip((onto.mean(0) - a.mean(0)) @ way / max(float(way @ way), 1e-12), 0.0, 1.0))
-    return (1 - share) * a[rng.integers(len(a), size=n)] + share * b[rng.integers(len(b), size=n)]
