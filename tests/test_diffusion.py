@@ -566,12 +566,17 @@ class TestDonors:
         donors.fill(where, batch[shuffled], torch.arange(20.0).unsqueeze(1), torch.zeros(20, 3))
         return donors
 
-    def test_donors_are_of_the_same_leaf_each_alike(self, donors):
-        leaf = torch.tensor([1, 2]).repeat(5000)
+    def test_donors_are_of_the_same_leaf_and_shared_out_evenly(self, donors):
+        leaf = torch.tensor([1, 2, 2]).repeat(50)
         rows = donors.draw(leaf)
         assert torch.equal(donors.node[rows], leaf)
-        shares = torch.bincount(rows, minlength=20) / len(rows)
-        torch.testing.assert_close(shares, torch.full((20,), 0.05), atol=0.01, rtol=0)
+        times = torch.bincount(rows, minlength=20)
+        assert torch.equal(times, torch.where(donors.node == 1, 5, 10))
+        assert not torch.equal(rows[leaf == 1].sort().values, rows[leaf == 1]), "in no order"
+
+    def test_one_cell_draws_any_donor_of_its_leaf(self, donors):
+        rows = torch.cat([donors.draw(torch.tensor([1])) for _ in range(200)])
+        assert len(rows.unique()) == 10
 
     def test_a_batch_comes_first_and_then_the_leaf_within_it(self, donors):
         leaf = torch.tensor([1, 2]).repeat(500)

@@ -46,7 +46,10 @@ class Donors(nn.Module):
         self.covariates.copy_(covariates)
 
     def draw(self, leaf: torch.Tensor, batch: int | None = None) -> torch.Tensor:
-        """A random donor of the same leaf for each cell.
+        """A random donor of the same leaf for each cell; the cells of a leaf share its donors out evenly.
+
+        A leaf asked for as often as it has donors gives each of them once, so that the library sizes of generated
+        cells spread as those of real ones do and vary less from draw to draw.
 
         Parameters
         ----------
@@ -59,7 +62,7 @@ class Donors(nn.Module):
         -------
         Rows of donors, int (n,). A leaf without donors draws from all.
         """
-        row = torch.rand(len(leaf), device=leaf.device)
+        row = self._spread(leaf)
         out = (row * len(self.node)).long()
         pools = [torch.ones_like(self.batch, dtype=torch.bool)]
         if batch is not None:
@@ -77,6 +80,17 @@ class Donors(nn.Module):
             place = (first + (row * (last - first)).long()).minimum(last - 1).clamp_min(0)
             out = torch.where(found, order[place], out) if len(order) else out
         return out
+
+    @staticmethod
+    def _spread(leaf: torch.Tensor) -> torch.Tensor:
+        """Numbers in [0, 1), one in each of as many equal parts as a leaf has cells, in random order."""
+        order = torch.randperm(len(leaf), device=leaf.device)
+        order = order[torch.argsort(leaf[order], stable=True)]
+        held = leaf[order].contiguous()
+        first, last = torch.searchsorted(held, held), torch.searchsorted(held, held, right=True)
+        place = torch.arange(len(leaf), device=leaf.device) - first
+        within = (place + torch.rand(len(leaf), device=leaf.device)) / (last - first)
+        return torch.empty_like(within).index_put_((order,), within)
 
     def label_shares(self, n_nodes: int, n_labels: int) -> torch.Tensor:
         """Share of each label (from 1) among the labelled donors of each node alone, (n_nodes, n_labels)."""
