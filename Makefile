@@ -15,11 +15,12 @@ DEV := $(VENV)/.installed-dev
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test lint format docs tutorials build constraints clean distclean
+.PHONY: help install dev demo test test-lineage lint format docs tutorials build constraints clean distclean
 
 help:
 	@echo "make demo       train on the bundled C. elegans cells and write figures and a report to demo/"
 	@echo "make test       run the tests with coverage (PYTEST_ARGS=... for pytest)"
+	@echo "make test-lineage  run the tests of hand-overs with CellRank, TreeData and pycea, in .venv-lineage"
 	@echo "make install    make $(VENV) and install the package"
 	@echo "make dev        the same with what tests, checks and documentation need"
 	@echo "make lint       check style and types"
@@ -62,6 +63,15 @@ demo: $(RUNTIME)
 test: $(DEV)
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
+# hand-overs to packages that .venv does not have, in an environment of their own
+test-lineage: $(DEV)
+	$(MAKE) --no-print-directory VENV=.venv-lineage EXTRAS='[test,lineage]' .venv-lineage/.installed-extras
+	.venv-lineage/bin/python -m pytest tests/test_handover.py $(PYTEST_ARGS)
+
+$(VENV)/.installed-extras: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(call pip_install,$(EXTRAS))
+	@touch $@
+
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -102,4 +112,4 @@ clean:
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-lineage

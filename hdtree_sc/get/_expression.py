@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,6 +11,8 @@ from scipy import sparse
 from hdtree_sc._errors import listing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -95,17 +98,67 @@ class Expression:
         part = self.matrix[:, genes]
         return np.asarray(part.toarray() if sparse.issparse(part) else part, dtype=float)
 
-    def expressed(self) -> NDArray[np.int64]:
-        """Cells that have a value other than 0 in each gene, (n_genes,)."""
-        if sparse.issparse(self.matrix):
-            return np.asarray((self.matrix != 0).sum(0)).ravel().astype(np.int64)
-        return np.count_nonzero(self.matrix, axis=0).astype(np.int64)
+    def expressed(self, rows: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
+        """Cells (of `rows`, by default of all) that have a value other than 0 in each gene, (n_genes,)."""
+        part = self.matrix if rows is None else self.matrix[rows]
+        if sparse.issparse(part):
+            return np.asarray((part != 0).sum(0)).ravel().astype(np.int64)
+        return np.count_nonzero(part, axis=0).astype(np.int64)
+
+    def refuse_values(self, layer: str | None) -> None:
+        """Refuse what is neither counts nor logarithms, so that no fold change can be taken of it.
+
+        Parameters
+        ----------
+        layer
+            The layer that was read, for the message.
+
+        Raises
+        ------
+        ValueError
+            The values are of another kind.
+        """
+        if self.kind == "values":
+            name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+            msg = f"{name} has negative values, so it holds neither counts nor logarithms: name their layer (layer=)."
+            raise ValueError(msg)
 
     def per_cell(self, target_sum: float) -> NDArray[np.float64]:
         """``(n_cells,)``: what a count of each cell is multiplied with for ``target_sum`` counts per cell."""
         if self.library is None:
             return np.ones(self.matrix.shape[0])
         return np.divide(target_sum, self.library, out=np.zeros_like(self.library), where=self.library > 0)
+
+
+def gene_numbers(adata: AnnData, genes: Sequence[str] | str) -> NDArray[np.int64]:
+    """Columns of genes, in the order given.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    genes
+        Names, of ``var_names``.
+
+    Raises
+    ------
+    KeyError
+        A gene is not there.
+    ValueError
+        No gene is given.
+    """
+    names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
+    if not names:
+        msg = "genes: none given."
+        raise ValueError(msg)
+    number = adata.var_names.get_indexer_for(names)
+    if (number < 0).any():
+        unknown = [name for name, at in zip(names, number, strict=False) if at < 0]
+        close = [match for name in unknown for match in get_close_matches(name, list(adata.var_names), n=3)]
+        hint = f" Did you mean {listing(close)}?" if close else ""
+        msg = f"genes: {listing(unknown)} are not in adata.var_names.{hint}"
+        raise KeyError(msg)
+    return number.astype(np.int64)
 
 
 def median_library(library: NDArray[np.float64] | None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-PathLike = str | pd.DataFrame | Sequence[str] | None
+PathLike: TypeAlias = str | pd.DataFrame | Sequence[str] | None
 """A path: its name, the table of ``hdtree_sc.tl.lineage_path``, a list of nodes, or None for the newest."""
-Order = Literal["auto", "pseudotime", "path"]
+Order: TypeAlias = Literal["auto", "pseudotime", "path"]
 """What ``order=`` takes."""
 FORWARD = 0.5
 """Rank correlation with the steps of the path, from which on pseudotime runs along it."""
@@ -63,6 +63,28 @@ class PathCells:
     def title(self) -> str:
         """The two ends, first to last."""
         return " → ".join(self.ends)
+
+    def batches(self, adata: AnnData, batch_key: str | None) -> NDArray[np.int64]:
+        """Number of the batch of each cell, ``(n,)``; cells without a batch are one more.
+
+        Parameters
+        ----------
+        adata
+            The cells.
+        batch_key
+            ``obs`` column, or None: one batch.
+
+        Raises
+        ------
+        KeyError
+            There is no such column.
+        """
+        if batch_key is None:
+            return np.zeros(len(self.rows), dtype=np.int64)
+        if batch_key not in adata.obs:
+            msg = f"batch_key: adata.obs has no column {batch_key!r}. It has: {listing(adata.obs.columns)}."
+            raise KeyError(msg)
+        return np.unique(pd.factorize(adata.obs[batch_key].iloc[self.rows])[0], return_inverse=True)[1]
 
 
 def path_table(adata: AnnData, path: PathLike, *, key: str) -> tuple[pd.DataFrame, tuple[str, str]]:

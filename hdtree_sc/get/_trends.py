@@ -82,6 +82,10 @@ class Curves:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
+    def log1p(self) -> Curves:
+        """The same as ``log(1 + x)``, for drawing."""
+        return Curves(np.log1p(self.fit), np.log1p(self.low), np.log1p(self.high))
+
 
 def design(position: NDArray[np.float64], batch: NDArray[np.int64], n_knots: int, n_points: int) -> Design:
     """Splines with knots at quantiles of the cells' positions.
@@ -256,7 +260,7 @@ def trend_curves(
         fit = beta[:, :k] @ plan.grid_basis.T
         variance = np.einsum("gij,mi,mj->gm", covariance[:, :k, :k], plan.grid_basis, plan.grid_basis, optimize=True)
         half = wide * np.sqrt(np.maximum(variance, 0.0))
-        ends = (fit, fit - half, fit + half)
+        ends: tuple[NDArray[np.float64], ...] = (fit, fit - half, fit + half)
         if expression.library is not None:
             ends = tuple(np.exp(np.clip(end, -700, 700)) * target_sum for end in ends)
         out.append(ends)

@@ -1,10 +1,23 @@
-"""Plots of trees, pseudotime, lineage paths and training, with scanpy's habits."""
+"""Plots of trees, pseudotime, lineage paths, fates, genes and training, with scanpy's habits."""
 
 from hdtree_sc.pl._embedding import tree_on_embedding
+from hdtree_sc.pl._fates import fates
+from hdtree_sc.pl._gene_trends import gene_trends
 from hdtree_sc.pl._path import lineage_path
+from hdtree_sc.pl._path_heatmap import path_heatmap
 from hdtree_sc.pl._pseudotime import pseudotime
 from hdtree_sc.pl._training import training
 from hdtree_sc.pl._transmutation import transmutation
 from hdtree_sc.pl._tree import tree
 
-__all__ = ["lineage_path", "pseudotime", "training", "transmutation", "tree", "tree_on_embedding"]
+__all__ = [
+    "fates",
+    "gene_trends",
+    "lineage_path",
+    "path_heatmap",
+    "pseudotime",
+    "training",
+    "transmutation",
+    "tree",
+    "tree_on_embedding",
+]

@@ -121,6 +121,7 @@ class CellMap:
         vmax: float | None = None,
         title: str | None = None,
         drawn: NDArray[np.bool_] | None = None,
+        colorbar: bool = True,
     ) -> ScalarMappable:
         """Draw the cells coloured by a number, the highest on top, those without one in light grey underneath."""
         here = np.ones(len(self.xy), dtype=bool) if drawn is None else drawn
@@ -131,8 +132,21 @@ class CellMap:
         order = np.flatnonzero(has)[np.argsort(values.values[has], kind="stable")]
         scale = ScalarMappable(_style.number_norm(values.values, vmin, vmax), _style.get_cmap(cmap))
         _draw.cells(self.ax, self.xy[order], scale.to_rgba(values.values[order]), size=self._size, alpha=self._alpha)
-        self.side.colorbar(scale, title=values.name if title is None else title)
+        if colorbar:
+            self.side.colorbar(scale, title=values.name if title is None else title)
         return scale
+
+    def painted(self, rgb: NDArray, *, order: NDArray[np.int64]) -> None:
+        """Draw the cells in colours of their own.
+
+        Parameters
+        ----------
+        rgb
+            ``(n_cells, 3)``.
+        order
+            Cells to draw, the last on top.
+        """
+        _draw.cells(self.ax, self.xy[order], rgb[order], size=self._size, alpha=self._alpha)
 
     def write_names(self, where: NDArray, names: Sequence[str], *, lift: float = 0.0) -> list[Text]:
         """Write names on the map, moved apart where they would cover each other.

@@ -175,6 +175,45 @@ def new_axes(ax: Axes | None, figsize: tuple[float, float] | None, default: tupl
     return made
 
 
+def panels(
+    n: int,
+    ax: Axes | None,
+    figsize: tuple[float, float] | None,
+    *,
+    single: tuple[float, float],
+    each: tuple[float, float],
+    sharex: bool = False,
+) -> tuple[list[Axes], Axes]:
+    """Axes for `n` like pictures in rows of up to four, and the one of them beside which legends have room.
+
+    Parameters
+    ----------
+    n
+        How many.
+    ax
+        Axes given, for one.
+    figsize
+        Inches given.
+    single, each
+        Inches of the figure of one picture, and of each of several.
+    sharex
+        Whether all have one horizontal axis.
+    """
+    if ax is not None or n == 1:
+        one = new_axes(ax, figsize, single)
+        return [one], one
+    columns = n if n <= 3 else min(4, int(np.ceil(np.sqrt(n))))
+    rows = -(-n // columns)
+    size = figsize or (each[0] * columns + 1.4, each[1] * rows + 0.5)
+    _, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", sharex=sharex, squeeze=False)
+    made = list(grid.flat)
+    for i, empty in enumerate(made[n:], start=n):
+        # the picture above an empty place has the numbers in its stead
+        made[i - columns].tick_params(labelbottom=True)
+        empty.remove()
+    return made[:n], made[columns - 1]
+
+
 def settle(ax: Axes) -> None:
     """Let a figure that lays itself out (as ours do) find its sizes, so that text can be fitted to them."""
     figure = ax.get_figure(root=True)

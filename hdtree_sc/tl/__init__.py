@@ -5,6 +5,7 @@ from hdtree_sc.tl._cut_tree import cut_tree
 from hdtree_sc.tl._fates import fate_probabilities
 from hdtree_sc.tl._lineage_graph import lineage_graph
 from hdtree_sc.tl._lineage_path import lineage_path
+from hdtree_sc.tl._node_markers import node_markers
 from hdtree_sc.tl._path_genes import path_genes
 from hdtree_sc.tl._pseudotime import pseudotime
 from hdtree_sc.tl._rank_transmuted_genes import rank_transmuted_genes
@@ -22,6 +23,7 @@ __all__ = [
     "fate_probabilities",
     "lineage_graph",
     "lineage_path",
+    "node_markers",
     "path_genes",
     "pseudotime",
     "rank_transmuted_genes",

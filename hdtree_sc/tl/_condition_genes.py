@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import sparse, stats
 
 from hdtree_sc.get._expression import Expression
+from hdtree_sc.tl._ranking import rank_groups, ranked
 from hdtree_sc.tl._share_test import squeeze
 
 if TYPE_CHECKING:
@@ -58,12 +59,7 @@ def condition_genes(
         Whether there are samples.
     """
     expression = Expression(adata, layer)
-    if expression.kind == "values":
-        name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-        msg = (
-            f"{name} has negative values, so it holds neither counts nor logarithms: name a layer with those (layer=)."
-        )
-        raise ValueError(msg)
+    expression.refuse_values(layer)
     # pre-order: the cells below a node are one slice of the cells sorted by node
     order = np.argsort(node, kind="stable")
     first = np.searchsorted(node[order], np.arange(len(tree)))
@@ -159,26 +155,12 @@ def _cells(expression: Expression, rows: NDArray[np.int64], contrast: Contrast, 
     treated = contrast.treated[contrast.unit[rows]]
     if min(treated.sum(), (~treated).sum()) < max(min_cells, 2):
         return None
-    import scanpy as sc
-    from anndata import AnnData
-
-    group = pd.Categorical(np.where(treated, "treated", "reference"))
-    part = AnnData(sparse.csr_matrix(expression.matrix[rows], dtype=np.float32), obs=pd.DataFrame({"group": group}))
-    part.obs_names = part.obs_names.astype(str)
-    if expression.kind == "counts":
-        scale = sparse.diags(expression.per_cell(1e4)[rows])
-        part.X = (scale @ part.X).tocsr().log1p().astype(np.float32)
-    tested = np.flatnonzero(np.asarray((part.X > 0).sum(0)).ravel() > 0)
+    tested = np.flatnonzero(expression.expressed(rows) > 0)
     if len(tested) == 0:
         return None
-    part = part[:, tested].copy()
-    part.uns["log1p"] = {"base": None}
-    sc.tl.rank_genes_groups(part, "group", groups=["treated"], reference="reference", method="wilcoxon")
-    result: pd.DataFrame = sc.get.rank_genes_groups_df(part, "treated")
-    place = part.var_names.get_indexer(result["names"])
-    log2fc, p = np.empty(len(tested)), np.empty(len(tested))
-    log2fc[place], p[place] = result["logfoldchanges"], result["pvals"]
-    return tested, log2fc, np.nan_to_num(p, nan=1.0)
+    group = pd.Categorical(np.where(treated, "treated", "reference"))
+    _, log2fc, p = ranked(rank_groups(expression, rows, group, genes=tested), "treated")
+    return tested, log2fc, p
 
 
 def _dense(matrix: Any) -> NDArray[np.float64]:

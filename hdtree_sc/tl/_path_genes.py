@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from hdtree_sc._errors import listing
 from hdtree_sc.get._expression import Expression, median_library
 from hdtree_sc.get._path_cells import path_cells
 from hdtree_sc.get._trends import Curves, design, trend_curves, trend_test
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hdtree_sc.get._expression import DataType
-    from hdtree_sc.get._path_cells import Order, PathCells, PathLike
+    from hdtree_sc.get._path_cells import Order, PathLike
 
 N_POINTS = 100
 """Points at which a trend is looked at."""
@@ -47,8 +46,8 @@ def path_genes(
     regressed on the splines. It needs no fit of the full model, asks the data and not the model for the size of the
     noise, and keeps its level for sparse genes too: with pseudotime shuffled its p-values are uniform.
 
-    Two things p-values do not know. Pseudotime and path were found from the same expression, which makes them too small:
-    read them as a ranking, and ask for an ``effect`` too. And cells are the replicates: of cells from few donors
+    Two things p-values do not know. Pseudotime and path were found from the same expression, which makes them too
+    small: read them as a ranking, and ask for an ``effect`` too. And cells are the replicates: of cells from few donors
     ``batch_key`` takes away the donors' differences in level, not in trend. See the guide for a test on cells' counts
     that the tree has not seen.
 
@@ -124,7 +123,7 @@ def path_genes(
         raise ValueError(msg)
     cells = path_cells(adata, path, key=key, order=order)
     expression = Expression(adata, layer, data_type=data_type, size_factor_key=size_factor_key, rows=cells.rows)
-    plan = design(cells.position, batches(adata, batch_key, cells), n_knots, N_POINTS)
+    plan = design(cells.position, cells.batches(adata, batch_key), n_knots, N_POINTS)
     expressed = expression.expressed()
     genes = np.flatnonzero(expressed >= min_cells)
     columns = ["effect", "trend", "peak", "mean", "fraction", "r2", "statistic", "pval", "pval_adj"]
@@ -155,32 +154,6 @@ def path_genes(
     table.index.name = "gene"
     table.attrs.update(n_cells=len(cells.rows), order=cells.order, data_type=expression.kind)
     return table
-
-
-def batches(adata: AnnData, batch_key: str | None, cells: PathCells) -> NDArray[np.int64]:
-    """Number of the batch of each cell of a path.
-
-    Parameters
-    ----------
-    adata
-        The cells.
-    batch_key
-        ``obs`` column, or None: one batch. Cells without a batch are one more.
-    cells
-        Cells of the path.
-
-    Raises
-    ------
-    KeyError
-        There is no such column.
-    """
-    if batch_key is None:
-        return np.zeros(len(cells.rows), dtype=np.int64)
-    if batch_key not in adata.obs:
-        msg = f"batch_key: adata.obs has no column {batch_key!r}. It has: {listing(adata.obs.columns)}."
-        raise KeyError(msg)
-    codes = pd.factorize(adata.obs[batch_key].iloc[cells.rows])[0]
-    return np.unique(codes, return_inverse=True)[1]
 
 
 def describe(curves: Curves, kind: str) -> tuple[NDArray[np.float64], NDArray[np.object_]]:

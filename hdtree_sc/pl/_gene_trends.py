@@ -1,0 +1,242 @@
+"""Genes along one or several lineage paths, with confidence bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.colors import to_rgba_array
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from hdtree_sc.get._expression import Expression, gene_numbers, median_library
+from hdtree_sc.get._path_cells import path_cells
+from hdtree_sc.get._trends import design, trend_curves
+from hdtree_sc.pl import _cells, _draw, _style
+from hdtree_sc.pl._side import SideColumn, category_handles
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from hdtree_sc.get._expression import DataType
+    from hdtree_sc.get._path_cells import Order, PathCells, PathLike
+    from hdtree_sc.get._trends import Curves
+
+N_POINTS = 100
+"""Points of a trend."""
+MAX_DOTS = 2_000
+"""Most cells of a path that are drawn as dots."""
+
+
+def gene_trends(
+    adata: AnnData,
+    path: PathLike | Mapping[str, PathLike] = None,
+    genes: Sequence[str] | str | None = None,
+    *,
+    key: str = "hdtree",
+    color: str | None = None,
+    layer: str | None = None,
+    data_type: DataType = "auto",
+    size_factor_key: str | None = None,
+    batch_key: str | None = None,
+    order: Order = "auto",
+    n_knots: int = 6,
+    level: float = 0.95,
+    dots: bool | None = None,
+    palette: _style.Palette | None = None,
+    size: float | None = None,
+    alpha: float | None = None,
+    legend_fontsize: float | None = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Any:
+    """Draw the expression of genes along a lineage path: cells, trend and confidence band.
+
+    The trend is that of :func:`hdtree_sc.tl.path_genes`: of counts a negative binomial regression on splines with the
+    library size as offset. Several paths make several lines, so that lineages can be compared.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after ``hdtree_sc.tl.lineage_path``. Only ``uns["<color>_colors"]`` may be set.
+    path
+        Table of :func:`hdtree_sc.tl.lineage_path`, its name in ``adata.uns[key]["paths"]``, a list of nodes, by
+        default the newest path; or a mapping of names to several of them.
+    genes
+        Genes, one panel each.
+    key
+        The tree's key.
+    color
+        Column of ``obs`` that colours the cells of a single path; default: that in which it was searched, if any.
+    layer
+        Layer with expression; ``adata.X`` by default.
+    data_type
+        Kind of the values, see :func:`hdtree_sc.tl.path_genes`.
+    size_factor_key
+        ``obs`` column with the library size of each cell.
+    batch_key
+        ``obs`` column of batches: each gets its own level of every gene, and the trend of the average one is drawn.
+    order
+        What cells are ordered by, see :func:`hdtree_sc.tl.path_genes`.
+    n_knots
+        Knots of the splines.
+    level
+        Of the confidence band. It is pointwise, and knows the noise of cells, not that of the pseudotime (see
+        ``n_boot`` of :func:`hdtree_sc.tl.pseudotime`) nor that of donors.
+    dots
+        Whether to draw cells, at most 2,000 of a path; default: for one path.
+    palette
+        Colours of the groups, or of the paths where there are several.
+    size
+        Area of a cell in points squared.
+    alpha
+        Opacity of the cells.
+    legend_fontsize
+        Points.
+    title
+        Of the figure; default: the two ends of the path.
+    figsize
+        Inches.
+    ax
+        Axes to draw on, for one gene.
+    show
+        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
+
+    Returns
+    -------
+    The Axes, or an array of them for several genes, where ``show=False`` or `ax` is given, else ``None``.
+
+    Raises
+    ------
+    KeyError
+        The tree, path, a gene, the layer or a column is missing.
+    ValueError
+        No gene is named, several are with one `ax`, a path has too few cells, or `level` is no probability.
+    """
+    if genes is None or (not isinstance(genes, str) and len(genes) == 0):
+        msg = "genes: name one or several, such as hdtree_sc.tl.path_genes(adata, path).index[:6]."
+        raise ValueError(msg)
+    if not 0 < level < 1:
+        msg = f"level: {level} given, a probability between 0 and 1 wanted."
+        raise ValueError(msg)
+    chosen = gene_numbers(adata, genes)
+    if ax is not None and len(chosen) > 1:
+        msg = f"ax is one Axes, but {len(chosen)} genes want a panel each: name one gene, or leave ax away."
+        raise ValueError(msg)
+    paths = dict(path) if isinstance(path, Mapping) else {"": path}
+    along = {name: path_cells(adata, one, key=key, order=order) for name, one in paths.items()}
+    several = len(along) > 1
+    first = next(iter(along.values()))
+    color = None if several else (color or first.groupby or None)
+    groups = None if color is None else _cells.categorical_values(adata, color, argument="color")
+    # one unit for all paths
+    target = median_library(Expression(adata, layer, data_type=data_type, size_factor_key=size_factor_key).library)
+    grids: list[NDArray] = []
+    curves: list[Curves] = []
+    values: list[NDArray] = []
+    for cells in along.values():
+        expression = Expression(adata, layer, data_type=data_type, size_factor_key=size_factor_key, rows=cells.rows)
+        plan = design(cells.position, cells.batches(adata, batch_key), n_knots, N_POINTS)
+        counts = expression.kind == "counts"
+        found = trend_curves(expression, plan, chosen, target_sum=target, level=level)
+        scale = expression.per_cell(target)[:, None]
+        values.append(np.log1p(expression.dense(chosen) * scale) if counts else expression.dense(chosen))
+        curves.append(found.log1p() if counts else found)
+        grids.append(plan.grid)
+
+    colors = [] if groups is None else _style.category_colors(adata, groups, palette)
+    panels, beside = _style.panels(len(chosen), ax, figsize, single=(5.4, 3.4), each=(2.6, 2.0), sharex=True)
+    side = SideColumn(beside, legend_fontsize)
+    lines = _line_colors(panels[0], list(along), palette) if several else [_style.ink()]
+    for number, panel in enumerate(panels):
+        for i, cells in enumerate(along.values()):
+            if dots if dots is not None else not several:
+                _dots(
+                    panel,
+                    cells,
+                    values[i][:, number],
+                    groups,
+                    colors,
+                    lines[i],
+                    several=several,
+                    size=size,
+                    alpha=alpha,
+                )
+            _trend(panel, grids[i], curves[i], number, lines[i], several=several)
+        panel.set_title(_style.shorten(str(adata.var_names[chosen[number]]), 24), fontsize=side.fontsize, pad=3)
+        panel.tick_params(labelsize=0.9 * side.fontsize)
+        panel.xaxis.set_major_locator(MaxNLocator(4))
+        panel.yaxis.set_major_locator(MaxNLocator(4))
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(visible=False)
+    unit = "ln(1 + counts)" if counts else "Expression"
+    _labels(panels, {cells.label for cells in along.values()}, unit, side.fontsize)
+    if several:
+        side.legend(
+            [Line2D([], [], color=c, linewidth=2, label=_style.wrap(n, 22)) for n, c in zip(along, lines, strict=True)]
+        )
+    elif groups is not None:
+        named = np.zeros(len(colors) + 1, dtype=bool)
+        named[groups.values[first.rows]] = True
+        names = [_style.wrap(name, 22) for name, held in zip(groups.categories, named, strict=False) if held]
+        shades = [shade for shade, held in zip(colors, named, strict=False) if held]
+        side.legend(category_handles(names, shades, missing=bool(named[-1]), fontsize=side.fontsize), title=groups.name)
+    text = title if title is not None else (first.title if not several else None)
+    if text and ax is None and len(panels) > 1:
+        panels[0].get_figure(root=True).suptitle(text, fontsize=1.1 * side.fontsize)
+    axes = panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
+    return _style.finish(axes, given=ax is not None, show=show)
+
+
+def _labels(panels: list[Axes], labels: set[str], unit: str, fontsize: float) -> None:
+    label = labels.pop() if len(labels) == 1 else "Position on the path"
+    if len(panels) == 1:
+        panels[0].set_xlabel(label, fontsize=fontsize)
+        panels[0].set_ylabel(unit, fontsize=fontsize)
+        return
+    figure = panels[0].get_figure(root=True)
+    figure.supxlabel(label, fontsize=fontsize)
+    figure.supylabel(unit, fontsize=fontsize)
+
+
+def _line_colors(ax: Axes, names: list[str], palette: _style.Palette | None) -> list[str]:
+    if isinstance(palette, Mapping):
+        return [palette.get(name, _style.muted(ax, 0.6)) for name in names]
+    given = _style.default_palette(len(names)) if palette is None or isinstance(palette, str) else list(palette)
+    return [str(given[i % len(given)]) for i in range(len(names))]
+
+
+def _dots(
+    ax: Axes,
+    cells: PathCells,
+    values: NDArray[np.float64],
+    groups: _cells.CellValues | None,
+    colors: list[str],
+    line: str,
+    *,
+    several: bool,
+    size: float | None,
+    alpha: float | None,
+) -> None:
+    some = np.random.default_rng(0).permutation(len(values))[:MAX_DOTS]
+    xy = np.column_stack([cells.position, values])[some]
+    if groups is None:
+        fill: Any = line if several else _style.muted(ax, 0.4)
+    else:
+        fill = to_rgba_array([*colors, _style.MISSING])[groups.values[cells.rows][some]]
+    area = min(_draw.dot_size(len(some), 5.0), 10.0) if size is None else size
+    _draw.cells(ax, xy, fill, size=area, alpha=(0.25 if several else 0.6) if alpha is None else alpha, zorder=1)
+
+
+def _trend(ax: Axes, grid: NDArray, curves: Curves, number: int, color: str, *, several: bool) -> None:
+    low, high = curves.low[number], curves.high[number]
+    ax.fill_between(grid, low, high, facecolor=color, alpha=0.28, linewidth=0, zorder=2)
+    effects = [] if several else _style.halo(ax, 3.4)
+    ax.plot(grid, curves.fit[number], color=color, linewidth=1.8, path_effects=effects, zorder=3)
