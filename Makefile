@@ -68,8 +68,11 @@ test-lineage: $(DEV)
 	$(MAKE) --no-print-directory VENV=.venv-lineage EXTRAS='[test,lineage]' .venv-lineage/.installed-extras
 	.venv-lineage/bin/python -m pytest tests/test_handover.py $(PYTEST_ARGS)
 
+# CellRank needs older versions than the constraints name: of those only torch's is kept
 $(VENV)/.installed-extras: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
-	$(call pip_install,$(EXTRAS))
+	@echo "installing hdtree-sc$(EXTRAS) into $(VENV) ..."
+	@grep '^torch==' $(CONSTRAINTS) > $(VENV)/torch.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/torch.txt --editable '.$(EXTRAS)'
 	@touch $@
 
 lint: $(DEV)

@@ -123,7 +123,7 @@ class TestPathGenes:
         counts[:, 0] = np.random.default_rng(0).poisson(12 * share)[:, None].astype(np.float32)
         adata.X = counts.tocsr()
         genes = ht.tl.path_genes(adata, order="pseudotime")
-        assert adata.var_names[0] in genes.index[:5]
+        assert genes.loc[adata.var_names[0], "pval_adj"] < 1e-6
         assert genes.loc[adata.var_names[0], "trend"] == "up"
         assert genes.loc[adata.var_names[0], "effect"] > 1
 

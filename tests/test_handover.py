@@ -76,7 +76,8 @@ class TestCellRank:
     def test_without_it_the_message_says_what_to_install(self, ordered, monkeypatch):
         import sys
 
-        monkeypatch.setitem(sys.modules, "cellrank", None)
+        for name in ("cellrank", "cellrank.kernels"):
+            monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(ImportError, match=r"hdtree-sc\[lineage\]"):
             ht.tl.to_cellrank(ordered)
 

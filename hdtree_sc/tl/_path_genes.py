@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 N_POINTS = 100
 """Points at which a trend is looked at."""
+OFFSET = 0.1
+"""Counts of a cell of median library that are added before a logarithm is taken."""
 
 
 def path_genes(
@@ -85,7 +87,8 @@ def path_genes(
 
     ``effect``
         Log2 fold change between the lowest and the highest point of the fitted trend, positive where the lowest comes
-        first. With ``data_type="log"`` of the means of log(1 + x), which are smaller; with ``"values"`` the difference
+        first; 0.1 counts of a cell of median library are added to both, so that what is hardly ever seen does not look
+        like a large change. With ``data_type="log"`` of the means of log(1 + x), which are smaller; with ``"values"`` the difference
         in units of the data.
     ``trend``
         ``"up"``, ``"down"``, ``"transient"`` (up and down again) or ``"dip"``.
@@ -166,7 +169,8 @@ def describe(curves: Curves, kind: str) -> tuple[NDArray[np.float64], NDArray[np
     kind
         ``"counts"``, ``"log"`` or ``"values"``.
     """
-    fit = np.log2(curves.fit) if kind == "counts" else curves.fit / (np.log(2.0) if kind == "log" else 1.0)
+    # without the offset, the wiggles of a curve below one count in a hundred cells would be what is described
+    fit = np.log2(curves.fit + OFFSET) if kind == "counts" else curves.fit / (np.log(2.0) if kind == "log" else 1.0)
     high, low = fit.argmax(1), fit.argmin(1)
     size = fit.max(1) - fit.min(1)
     net = fit[:, -1] - fit[:, 0]
