@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_EXACT = 80_000
-"""Up to this many points the search is exact: 50,000 take 5 s of two cores, where pynndescent compiles for 40 s in every
+"""Up to this many points the search is exact: 50,000 take 5 s of two cores, and pynndescent compiles for 40 s in every
 process before it starts."""
 
 

@@ -53,7 +53,7 @@ def lineage_graph(
     n_neighbors
         Neighbours of each cell in each of the two spaces.
     seed
-        Seed of the approximate neighbour search, used above 30,000 cells.
+        Seed of the approximate neighbour search, used above 80,000 cells.
     copy
         Whether to annotate and return a copy.
 

@@ -88,8 +88,8 @@ def path_genes(
     ``effect``
         Log2 fold change between the lowest and the highest point of the fitted trend, positive where the lowest comes
         first; 0.1 counts of a cell of median library are added to both, so that what is hardly ever seen does not look
-        like a large change. With ``data_type="log"`` of the means of log(1 + x), which are smaller; with ``"values"`` the difference
-        in units of the data.
+        like a large change. With ``data_type="log"`` of the means of log(1 + x), which are smaller; with ``"values"``
+        the difference in units of the data.
     ``trend``
         ``"up"``, ``"down"``, ``"transient"`` (up and down again) or ``"dip"``.
     ``peak``
