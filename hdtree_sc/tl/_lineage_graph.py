@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spannin
 from hdtree_sc._errors import require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.tl._stray_links import Groups, natural_groups, without_stray_links
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._agglomerate import group_means, link_counts
 
@@ -31,7 +32,13 @@ BRIDGE_CELLS = 500
 
 
 def lineage_graph(
-    adata: AnnData, key: str = "hdtree", *, n_neighbors: int = 15, seed: int = 0, copy: bool = False
+    adata: AnnData,
+    key: str = "hdtree",
+    *,
+    n_neighbors: int = 15,
+    min_connectivity: float = 0.2,
+    seed: int = 0,
+    copy: bool = False,
 ) -> AnnData | None:
     """Join cells, and the leaves of the tree, to their neighbours.
 
@@ -52,6 +59,11 @@ def lineage_graph(
         Key of the tree.
     n_neighbors
         Neighbours of each cell in each of the two spaces.
+    min_connectivity
+        Links between two groups of cells are left out where they are fewer than this share of those expected of groups
+        of their size, as edges are in PAGA (Wolf et al., Genome Biology 2019): one stray link makes a short cut for a
+        whole branch. Groups are nodes of the tree, those of :func:`hdtree_sc.tl.cut_tree`. What would fall apart stays
+        joined. 0 leaves nothing out.
     seed
         Seed of the approximate neighbour search, used above 80,000 cells.
     copy
@@ -82,7 +94,7 @@ def lineage_graph(
     KeyError
         If the tree is missing.
     ValueError
-        If ``n_neighbors`` is not positive.
+        If ``n_neighbors`` is not positive or ``min_connectivity`` no share.
     """
     keys = Keys(key)
     run = "hdtree_sc.tl.tree(adata, model)"
@@ -92,18 +104,23 @@ def lineage_graph(
     if n_neighbors < 1:
         msg = f"n_neighbors: {n_neighbors} given, at least 1 wanted."
         raise ValueError(msg)
+    if not 0 <= min_connectivity <= 1:
+        msg = f"min_connectivity: {min_connectivity} given, a share between 0 and 1 wanted."
+        raise ValueError(msg)
     # a tree from elsewhere may come without expression components
     expression = np.asarray(adata.obsm[keys.pca]) if keys.pca in adata.obsm else latent
     shape = Tree.from_adata(adata, key=key)
 
+    position = np.asarray(shape.index(leaf))
+    groups = Groups(shape, position, min_connectivity)
     neighbors, _ = nearest_neighbors(expression, n_neighbors, seed=seed)
     if keys.time in adata.obs:
         ordered = with_time(expression, adata.obs[keys.time].to_numpy(float))
         near_in_time, _ = nearest_neighbors(ordered, n_neighbors, seed=seed)
-        distances, connectivities, bridges = cell_graph(ordered, latent, near_in_time, seed=seed)
+        distances, connectivities, bridges = cell_graph(ordered, latent, near_in_time, groups, seed=seed)
     else:
-        distances, connectivities, bridges = cell_graph(expression, latent, neighbors, seed=seed)
-    edges = node_graph(shape, shape.index(leaf), expression, neighbors)
+        distances, connectivities, bridges = cell_graph(expression, latent, neighbors, groups, seed=seed)
+    edges = node_graph(shape, position, expression, neighbors)
 
     out = adata.copy() if copy else adata
     out.uns[key]["graph"] = edges
@@ -130,6 +147,7 @@ def cell_graph(
     expression: NDArray[np.floating],
     latent: NDArray[np.floating],
     neighbors: NDArray[np.integer],
+    groups: Groups | None = None,
     *,
     seed: int = 0,
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, NDArray[np.int64]]:
@@ -143,6 +161,8 @@ def cell_graph(
         Latents, (n, d).
     neighbors
         Neighbours in expression, (n, k).
+    groups
+        Where stray links are looked for; by default nowhere.
     seed
         Seed of the approximate neighbour search.
 
@@ -158,6 +178,9 @@ def cell_graph(
     target = np.concatenate([neighbors, latent_neighbors], 1).ravel()
     joined = sparse.coo_matrix((np.ones(len(source), bool), (source, target)), shape=(n, n)).tocsr()
     joined = joined + joined.T
+    if groups is not None:
+        group = natural_groups(groups.shape, groups.position, latent_neighbors)
+        joined = without_stray_links(joined, group, groups.least)
     bridges = _bridges(joined, expression)
     one_way = sparse.coo_matrix((np.ones(len(bridges), bool), tuple(bridges.T)), shape=(n, n)).tocsr()
     edges = (joined + one_way + one_way.T).tocoo()
