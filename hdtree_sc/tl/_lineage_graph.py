@@ -36,7 +36,7 @@ def lineage_graph(
     key: str = "hdtree",
     *,
     n_neighbors: int = 15,
-    min_connectivity: float = 0.2,
+    min_connectivity: float = 0.8,
     seed: int = 0,
     copy: bool = False,
 ) -> AnnData | None:
@@ -62,8 +62,9 @@ def lineage_graph(
     min_connectivity
         Links between two groups of cells are left out where they are fewer than this share of those expected of groups
         of their size, as edges are in PAGA (Wolf et al., Genome Biology 2019): one stray link makes a short cut for a
-        whole branch. Groups are nodes of the tree, those of :func:`hdtree_sc.tl.cut_tree`. What would fall apart stays
-        joined. 0 leaves nothing out.
+        whole branch. Groups are nodes of the tree, those of :func:`hdtree_sc.tl.cut_tree`. The strongest tree over the
+        groups stays in any case, and so does what would fall apart. Lower it where lineages meet again or run in a
+        circle; 0 leaves nothing out.
     seed
         Seed of the approximate neighbour search, used above 80,000 cells.
     copy
