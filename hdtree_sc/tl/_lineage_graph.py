@@ -36,7 +36,7 @@ def lineage_graph(
     key: str = "hdtree",
     *,
     n_neighbors: int = 15,
-    min_connectivity: float = 0.8,
+    min_connectivity: float = 0.3,
     seed: int = 0,
     copy: bool = False,
 ) -> AnnData | None:
