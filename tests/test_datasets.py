@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +18,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from hdtree_sc.datasets import branching, celegans
 from hdtree_sc.datasets._programmes import random_branches, random_programmes
 from hdtree_sc.tree import Tree
-
-DATA = Path(os.environ.get("HDTREE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+from tests.helpers import DATA
 
 
 @pytest.fixture(scope="module")

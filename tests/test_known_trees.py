@@ -14,6 +14,7 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import pearsonr
 
 import hdtree_sc as ht
+from tests.helpers import DATA
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are not installed with the package
 
@@ -148,7 +149,7 @@ def test_what_both_readings_say_is_kept_and_the_rest_left_open(known_trees):
 
 
 def test_the_lineage_of_the_worm_is_resolved(known_trees):
-    table = Path("/work/shared/data/celegans_lineage_tree.csv")
+    table = DATA / "celegans_lineage_tree.csv"
     if not table.exists():
         pytest.skip("needs the lineage table")
     parents = dict(pd.read_csv(table).dropna(subset="parent")[["cell", "parent"]].astype(str).to_numpy().tolist())

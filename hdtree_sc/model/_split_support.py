@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from hdtree_sc.tree._prune import PRICE
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hdtree_sc.nn import TreeCodebook
-
-PRICE = 0.25
-"""Agreement beyond chance that a split must reach on held-out cells to be worth a leaf.
-
-On real data agreement is near 1 at the top of trees and falls to 0 to 0.2 where branches follow the noise of the
-training cells.
-"""
 
 
 @torch.no_grad()

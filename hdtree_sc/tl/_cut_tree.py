@@ -11,8 +11,7 @@ from hdtree_sc._errors import require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
 from hdtree_sc.tree import Tree
-from hdtree_sc.tree._agglomerate import link_counts
-from hdtree_sc.tree._prune import modularity_gains, prune
+from hdtree_sc.tree._prune import natural_cut
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -91,8 +90,7 @@ def cut_tree(
             raise ValueError(msg)
         rows = spread_rows(adata.n_obs, MAX_CELLS)
         neighbors, _ = nearest_neighbors(latent[rows], n_neighbors)
-        links = link_counts(neighbors, shape.index(leaf.iloc[rows]), len(shape))
-        cut = prune(shape, modularity_gains(shape, links, resolution=resolution))
+        cut = natural_cut(shape, np.asarray(shape.index(leaf.iloc[rows])), neighbors, resolution=resolution)
     else:
         cut = shape.cut(n_leaves=n_leaves, min_cells=min_cells)
     placed = cut.project(leaf.astype(str), within=shape)

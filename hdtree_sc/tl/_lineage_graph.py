@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spannin
 from hdtree_sc._errors import require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tl._stray_links import Groups, natural_groups, without_stray_links
+from hdtree_sc.tl._stray_links import natural_groups, without_stray_links
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._agglomerate import group_means, link_counts
 
@@ -113,14 +113,16 @@ def lineage_graph(
     shape = Tree.from_adata(adata, key=key)
 
     position = np.asarray(shape.index(leaf))
-    groups = Groups(shape, position, min_connectivity)
     neighbors, _ = nearest_neighbors(expression, n_neighbors, seed=seed)
+    points, near = expression, neighbors
     if keys.time in adata.obs:
-        ordered = with_time(expression, adata.obs[keys.time].to_numpy(float))
-        near_in_time, _ = nearest_neighbors(ordered, n_neighbors, seed=seed)
-        distances, connectivities, bridges = cell_graph(ordered, latent, near_in_time, groups, seed=seed)
-    else:
-        distances, connectivities, bridges = cell_graph(expression, latent, neighbors, groups, seed=seed)
+        points = with_time(expression, adata.obs[keys.time].to_numpy(float))
+        near, _ = nearest_neighbors(points, n_neighbors, seed=seed)
+    latent_near, latent_apart = nearest_neighbors(latent, near.shape[1], seed=seed)
+    joined = _joined(near, latent_near)
+    if min_connectivity > 0:
+        joined = without_stray_links(joined, natural_groups(shape, position, latent_near), min_connectivity)
+    distances, connectivities, bridges = cell_graph(points, latent, joined, latent_apart[:, -1])
     edges = node_graph(shape, position, expression, neighbors)
 
     out = adata.copy() if copy else adata
@@ -144,15 +146,35 @@ def with_time(expression: NDArray[np.floating], time: NDArray[np.floating]) -> N
     return np.concatenate([expression, axis[:, None]], 1).astype(np.float32)
 
 
+def stored_neighbors(adata: AnnData, keys: Keys) -> int:
+    """Number of neighbours that the lineage graph was made with, 15 where that was not kept.
+
+    Parameters
+    ----------
+    adata
+        Cells with a lineage graph.
+    keys
+        Names of its fields.
+    """
+    return int(adata.uns.get(keys.neighbors, {}).get("params", {}).get("n_neighbors", 15))
+
+
+def _joined(*neighbors: NDArray[np.integer]) -> sparse.csr_matrix:
+    """Which cells are neighbours in any of some spaces, (n, k) each; symmetric (n, n)."""
+    target = np.concatenate(neighbors, 1)
+    n, k = target.shape
+    source = np.repeat(np.arange(n), k)
+    joined = sparse.coo_matrix((np.ones(n * k, bool), (source, target.ravel())), shape=(n, n)).tocsr()
+    return joined + joined.T
+
+
 def cell_graph(
     expression: NDArray[np.floating],
     latent: NDArray[np.floating],
-    neighbors: NDArray[np.integer],
-    groups: Groups | None = None,
-    *,
-    seed: int = 0,
+    joined: sparse.csr_matrix,
+    width: NDArray[np.floating],
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, NDArray[np.int64]]:
-    """Join cells that are neighbours in expression or in the latent.
+    """Lengths and strengths of the edges between cells.
 
     Parameters
     ----------
@@ -160,33 +182,22 @@ def cell_graph(
         Expression components, (n, p).
     latent
         Latents, (n, d).
-    neighbors
-        Neighbours in expression, (n, k).
-    groups
-        Where stray links are looked for; by default nowhere.
-    seed
-        Seed of the approximate neighbour search.
+    joined
+        Which cells are joined, symmetric (n, n).
+    width
+        How far each cell's neighbours reach in the latent, (n,).
 
     Returns
     -------
-    Distances in expression and connectivities in (0, 1], a Gaussian of the latent distance as wide as each cell's
-    k-th latent neighbour is far. Both symmetric, with the same edges, connected. Then the bridges that made them so,
-    rows of two cells, (b, 2).
+    Distances in expression and connectivities in (0, 1], a Gaussian of the latent distance as wide as ``width``. Both
+    symmetric, with the same edges, connected. Then the bridges that made them so, rows of two cells, (b, 2).
     """
-    n, k = neighbors.shape
-    latent_neighbors, latent_distances = nearest_neighbors(latent, k, seed=seed)
-    source = np.repeat(np.arange(n), 2 * k)
-    target = np.concatenate([neighbors, latent_neighbors], 1).ravel()
-    joined = sparse.coo_matrix((np.ones(len(source), bool), (source, target)), shape=(n, n)).tocsr()
-    joined = joined + joined.T
-    if groups is not None:
-        group = natural_groups(groups.shape, groups.position, latent_neighbors)
-        joined = without_stray_links(joined, group, groups.least)
+    n = len(expression)
     bridges = _bridges(joined, expression)
     one_way = sparse.coo_matrix((np.ones(len(bridges), bool), tuple(bridges.T)), shape=(n, n)).tocsr()
     edges = (joined + one_way + one_way.T).tocoo()
     length = _edge_lengths(expression, edges.row, edges.col)
-    width = np.maximum(latent_distances[:, -1], 1e-12)
+    width = np.maximum(width, 1e-12)
     squared = np.square(_edge_lengths(latent, edges.row, edges.col)) / (width[edges.row] * width[edges.col])
     strength = np.maximum(np.exp(-squared), 1e-6)
     shape = (n, n)

@@ -73,8 +73,6 @@ def ranked(part: AnnData, group: str) -> tuple[NDArray[np.float64], NDArray[np.f
     """
     import scanpy as sc  # slow to import
 
-    table: pd.DataFrame = sc.get.rank_genes_groups_df(part, group)
-    place = table["names"].to_numpy().astype(np.int64).argsort()
-    order = np.arange(part.n_vars)[part.var_names.astype(np.int64).argsort().argsort()]
-    score, change, pval = (table[name].to_numpy(float)[place][order] for name in ("scores", "logfoldchanges", "pvals"))
+    table: pd.DataFrame = sc.get.rank_genes_groups_df(part, group).set_index("names").loc[part.var_names]
+    score, change, pval = (table[name].to_numpy(float) for name in ("scores", "logfoldchanges", "pvals"))
     return np.nan_to_num(score), change, np.nan_to_num(pval, nan=1.0)

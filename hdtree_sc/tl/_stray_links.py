@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from hdtree_sc.tree._agglomerate import link_counts
-from hdtree_sc.tree._prune import modularity_gains, prune
+from hdtree_sc.tree._prune import natural_cut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,23 +16,26 @@ if TYPE_CHECKING:
     from hdtree_sc.tree import Tree
 
 
-@dataclass(frozen=True)
-class Groups:
-    """Nodes of a tree between which stray links are looked for.
+def over_expected(
+    links: NDArray[np.floating], degree: NDArray[np.floating], sizes: NDArray[np.number]
+) -> NDArray[np.float64]:
+    """Links between groups over those expected of groups of their size, as PAGA counts them.
 
     Parameters
     ----------
-    shape
-        The tree.
-    position
-        Position of each cell's leaf in ``shape.nodes``, (n,).
-    least
-        Links over those expected, below which they are left out.
-    """
+    links
+        Symmetric link counts, (m, m).
+    degree
+        Links of each group's cells, (m,).
+    sizes
+        Cells of each group, (m,).
 
-    shape: Tree
-    position: NDArray[np.int64]
-    least: float
+    Returns
+    -------
+    Ratio (m, m), NaN where none are expected.
+    """
+    expected = (np.outer(degree, sizes) + np.outer(sizes, degree)) / max(int(sizes.sum()) - 1, 1)
+    return np.divide(2.0 * links, expected, out=np.full(expected.shape, np.nan), where=expected > 0)
 
 
 def natural_groups(shape: Tree, position: NDArray[np.integer], neighbors: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -49,9 +50,10 @@ def natural_groups(shape: Tree, position: NDArray[np.integer], neighbors: NDArra
     neighbors
         Neighbours over which links are counted, (n, k).
     """
-    cut = prune(shape, modularity_gains(shape, link_counts(neighbors, position, len(shape))))
-    names = np.array(shape.nodes, dtype=object)[position]
-    return np.unique(cut.project(names, within=shape).astype(str), return_inverse=True)[1]
+    held, leaf = np.unique(position, return_inverse=True)
+    names = np.array(shape.nodes, dtype=object)[held]
+    cut = natural_cut(shape, position, neighbors)
+    return np.unique(np.asarray(cut.project(names, within=shape)).astype(str), return_inverse=True)[1][leaf]
 
 
 def without_stray_links(joined: sparse.csr_matrix, group: NDArray[np.integer], least: float) -> sparse.csr_matrix:
@@ -72,13 +74,11 @@ def without_stray_links(joined: sparse.csr_matrix, group: NDArray[np.integer], l
     """
     size = np.bincount(group)
     n, m = len(group), len(size)
-    if m < 3 or least <= 0:
+    if m < 3:
         return joined
     member = sparse.csr_matrix((np.ones(n), (np.arange(n), group)), shape=(n, m))
     links = (member.T @ (joined.astype(float) @ member)).toarray()
-    degree = links.sum(1)
-    expected = (np.outer(degree, size) + np.outer(size, degree)) / (n - 1)
-    ratio = np.divide(2.0 * links, expected, out=np.zeros_like(links), where=expected > 0)
+    ratio = np.nan_to_num(over_expected(links, links.sum(1), size))
     cost = np.divide(1.0, ratio, out=np.zeros_like(ratio), where=ratio > 0)
     np.fill_diagonal(cost, 0.0)
     strongest = minimum_spanning_tree(sparse.csr_matrix(cost)).toarray() > 0

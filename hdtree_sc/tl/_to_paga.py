@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from hdtree_sc._errors import require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.tl._groups import NodeGroups, node_groups
+from hdtree_sc.tl._stray_links import over_expected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,12 +99,9 @@ def _connectivities(groups: NodeGroups, distances: sparse.csr_matrix, joined: ND
     held = np.flatnonzero(code >= 0)
     member = sparse.csr_matrix((np.ones(len(held)), (held, code[held])), shape=(len(code), m))
     links = sparse.csr_matrix(distances)
-    links = (member.T @ (links.astype(bool).astype(float) @ member)).tocsr()
-    degree = np.asarray(links.sum(axis=1)).ravel()
+    links = (member.T @ (links.astype(bool).astype(float) @ member)).toarray()
     a, b = joined.T if len(joined) else np.empty((2, 0), dtype=np.int64)
-    expected = (degree[a] * sizes[b] + degree[b] * sizes[a]) / max(len(held) - 1, 1)
-    seen = 2.0 * np.asarray(links[a, b]).ravel()
-    ratio = np.divide(seen, expected, out=np.ones(len(a)), where=expected > 0)
+    ratio = np.nan_to_num(over_expected(links, links.sum(1), sizes)[a, b], nan=1.0)
     return sparse.csr_matrix((np.clip(ratio, WEAKEST, 1.0), (a, b)), shape=(m, m))
 
 

@@ -11,8 +11,8 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.tree import Tree
-from hdtree_sc.tree._agglomerate import heap_layout, information_linkage, link_linkage, ward_linkage
-from hdtree_sc.tree._prune import prune
+from hdtree_sc.tree._agglomerate import heap_layout, information_linkage, link_counts, link_linkage, ward_linkage
+from hdtree_sc.tree._prune import PRICE, prune
 from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 BUILDERS = ("information", "links", "ward")
 """Procedures that need latents only."""
-PRICE = 0.25
-"""Agreement beyond chance that a split must reach on held-out cells, as when a model is trained."""
 K = 15
 """Neighbours of each cell over which links are counted."""
 
@@ -121,29 +119,6 @@ def rebuild(
     return Replicate(tree, _nearest_leaf(tree, _codes(tree, z, weight, leaf), np.asarray(latent, np.float32)))
 
 
-def weighted_links(
-    neighbors: NDArray[np.integer], group: NDArray[np.integer], weight: NDArray[np.floating], n_groups: int
-) -> NDArray[np.float64]:
-    """Links between groups, both directions added, a cell's links counting as often as it was drawn.
-
-    Parameters
-    ----------
-    neighbors
-        Neighbours of each cell, (n, k).
-    group
-        Group of each cell, (n,).
-    weight
-        Weight of each cell, (n,).
-    n_groups
-        Number of groups.
-    """
-    k = neighbors.shape[1]
-    flat = np.repeat(group.astype(np.int64), k) * n_groups + group[neighbors.ravel()]
-    counts = np.bincount(flat, weights=np.repeat(weight, k), minlength=n_groups**2).astype(float)
-    table = counts.reshape(n_groups, n_groups)
-    return table + table.T
-
-
 def _leaf_slots(
     z: NDArray[np.float32],
     group: NDArray[np.int64],
@@ -156,7 +131,7 @@ def _leaf_slots(
     neighbors, _ = nearest_neighbors(z, K, seed=seed)
     if procedure.builder == "information":
         sizes = np.bincount(group, weights=weight)
-        links = weighted_links(neighbors, group, weight, len(sizes))
+        links = link_counts(neighbors, group, len(sizes), weight)
         part, linkage = information_linkage(links, _means(z, weight, group), sizes, least=procedure.min_cells)
         group = part[group]
     else:
@@ -165,7 +140,7 @@ def _leaf_slots(
         if procedure.builder == "ward":
             linkage = ward_linkage(centres, sizes)
         else:
-            linkage = link_linkage(weighted_links(neighbors, group, weight, len(sizes)), centres)
+            linkage = link_linkage(link_counts(neighbors, group, len(sizes), weight), centres)
     leaf, _ = heap_layout(linkage, procedure.depth, np.bincount(group, weights=weight))
     return leaf[group]
 

@@ -9,7 +9,7 @@ import numpy as np
 from hdtree_sc._errors import require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tl._lineage_graph import are_near
+from hdtree_sc.tl._lineage_graph import are_near, stored_neighbors
 from hdtree_sc.tl._tree_replicate import (
     BUILDERS,
     Procedure,
@@ -17,9 +17,9 @@ from hdtree_sc.tl._tree_replicate import (
     Sample,
     clade_overlap,
     rebuild,
-    weighted_links,
 )
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._agglomerate import link_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,8 +126,7 @@ def tree_support(
     graph: pd.DataFrame | None = stored.get("graph")
     edges = None
     if graph is not None:
-        k = int(adata.uns.get(keys.neighbors, {}).get("params", {}).get("n_neighbors", 15))
-        edges = _LeafEdges(mine, latent if expression is None else expression, k)
+        edges = _LeafEdges(mine, latent if expression is None else expression, stored_neighbors(adata, keys))
     fitted, validation = _validation(adata, model)
 
     rng = np.random.default_rng(seed)
@@ -198,7 +197,7 @@ class _LeafEdges:
         """Whether leaves are joined by some of the cells, (m, m)."""
         neighbors, _ = nearest_neighbors(self.expression[rows], self.k, seed=seed)
         group, m = self.group[rows], len(self.held)
-        links = weighted_links(neighbors, group, weight, m)
+        links = link_counts(neighbors, group, m, weight)
         return are_near(links, np.bincount(group, weights=weight, minlength=m), neighbors.shape[1])
 
     def of(self, graph: pd.DataFrame, joined: NDArray[np.float64], support: NDArray[np.float64]) -> NDArray[np.float64]:

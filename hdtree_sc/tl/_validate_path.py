@@ -11,6 +11,7 @@ from hdtree_sc._errors import listing, require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.tl._energy import all_distances, energy, energy_floor, energy_test
+from hdtree_sc.tl._lineage_graph import stored_neighbors
 from hdtree_sc.tl._path_statistics import (
     MIN_CELLS,
     Cells,
@@ -203,7 +204,7 @@ def validate_path(
         raise ValueError(msg)
     missing = None if withheld is None else _withheld_points(withheld, adata, points, placed, rng)
 
-    n_neighbors = _stored_neighbors(adata, keys)
+    n_neighbors = stored_neighbors(adata, keys)
     table = _compare(cells, nodes, made, n_neighbors, n_null, alpha, rng)
     if missing is not None:
         for column, values in _against_withheld(cells, nodes, made, missing, n_null, rng).items():
@@ -267,19 +268,6 @@ def _nodes_of(
         msg = f"path: {listing(unknown)} are no nodes of the tree. Nodes: {listing(shape.nodes, 30)}."
         raise ValueError(msg)
     return nodes, name or " -> ".join(nodes).replace("/", "|")
-
-
-def _stored_neighbors(adata: AnnData, keys: Keys) -> int:
-    """Number of neighbours that the lineage graph was made with.
-
-    Parameters
-    ----------
-    adata
-        Cells with a lineage graph.
-    keys
-        Names of its fields.
-    """
-    return int(adata.uns.get(keys.neighbors, {}).get("params", {}).get("n_neighbors", 15))
 
 
 def _withheld_points(

@@ -9,7 +9,12 @@ Linkage = NDArray[np.float64]
 """SciPy's linkage matrix of m groups: (m - 1, 4) rows of two nodes, height, number of groups."""
 
 
-def link_counts(neighbors: NDArray[np.integer], group: NDArray[np.integer], n_groups: int) -> NDArray[np.float64]:
+def link_counts(
+    neighbors: NDArray[np.integer],
+    group: NDArray[np.integer],
+    n_groups: int,
+    weight: NDArray[np.floating] | None = None,
+) -> NDArray[np.float64]:
     """Number of nearest-neighbour links between groups of cells, both directions added.
 
     Parameters
@@ -20,6 +25,8 @@ def link_counts(neighbors: NDArray[np.integer], group: NDArray[np.integer], n_gr
         Group of each cell, (n_cells,), 0 to ``n_groups`` - 1.
     n_groups
         Number of groups.
+    weight
+        Weight of each cell's own links, (n_cells,); 1 by default.
 
     Returns
     -------
@@ -28,7 +35,8 @@ def link_counts(neighbors: NDArray[np.integer], group: NDArray[np.integer], n_gr
     source = np.repeat(group, neighbors.shape[1]).astype(np.int64)
     n_groups = int(n_groups)  # a narrow NumPy integer would overflow when squared
     flat = source * n_groups + group[neighbors.ravel()]
-    counts = np.bincount(flat, minlength=n_groups * n_groups).reshape(n_groups, n_groups).astype(float)
+    each = None if weight is None else np.repeat(weight, neighbors.shape[1])
+    counts = np.bincount(flat, weights=each, minlength=n_groups * n_groups).reshape(n_groups, n_groups).astype(float)
     return counts + counts.T
 
 

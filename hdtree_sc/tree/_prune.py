@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hdtree_sc.tree._agglomerate import link_counts
 from hdtree_sc.tree._cut import collapse
 from hdtree_sc.tree._sums import subtree_sums
 
@@ -13,6 +14,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hdtree_sc.tree._tree import Tree
+
+PRICE = 0.25
+"""Agreement beyond chance that a split must reach on held-out cells to be worth a leaf.
+
+On real data agreement is near 1 at the top of trees and falls to 0 to 0.2 where branches follow the noise of the
+training cells.
+"""
+
+
+def natural_cut(
+    tree: Tree, position: NDArray[np.integer], neighbors: NDArray[np.integer], *, resolution: float = 1.0
+) -> Tree:
+    """The tree cut where the data choose: the cut with the largest modularity.
+
+    Parameters
+    ----------
+    tree
+        The tree.
+    position
+        Position of each cell's leaf in ``tree.nodes``, (n,).
+    neighbors
+        Neighbours over which links are counted, (n, k).
+    resolution
+        Price of the links that were expected within a node; larger keeps more leaves.
+    """
+    return prune(tree, modularity_gains(tree, link_counts(neighbors, position, len(tree)), resolution=resolution))
 
 
 def modularity_gains(tree: Tree, links: NDArray[np.floating], *, resolution: float = 1.0) -> NDArray[np.float64]:
