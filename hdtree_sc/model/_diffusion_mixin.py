@@ -218,14 +218,7 @@ class DiffusionMixin:
         number = tensors[REGISTRY_KEYS.LABELS_KEY][:, 0].long()
         known = number < len(positions)
         label = torch.where(known, positions[number.clamp_max(len(positions) - 1)], 0)
-        return Where(self._leaf_positions(z), label)
-
-    def _leaf_positions(self, z: torch.Tensor) -> torch.Tensor:
-        """Position in the tree of each latent's leaf."""
-        slots, names = self._named_slots()  # type: ignore[attr-defined]
-        order = torch.from_numpy(self.get_tree().index(names)).to(z.device)  # type: ignore[attr-defined]
-        leaf = self._codebook.assign(z)  # type: ignore[attr-defined]
-        return order[torch.searchsorted(torch.from_numpy(slots).to(z.device), leaf)]
+        return Where(self._leaf_positions(z), label)  # type: ignore[attr-defined]
 
     @torch.inference_mode()
     def _cells_to_learn(self, space: Space) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from scvi.model.base import BaseModelClass, RNASeqMixin
 
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._label_field import PartialLabelField
+from hdtree_sc.model._codebook_mixin import CodebookMixin
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._generative_mixin import GenerativeMixin
@@ -25,7 +26,6 @@ from hdtree_sc.model._query_mixin import QueryMixin
 from hdtree_sc.model._time_mixin import TimeMixin
 from hdtree_sc.model._training_mixin import TreeTrainingMixin
 from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder
-from hdtree_sc.model._tree_mixin import TreeMixin
 from hdtree_sc.model._unplaced_mixin import UnplacedMixin
 from hdtree_sc.model._validation import check_likelihood, check_setup, check_shape
 from hdtree_sc.module import HDTreeModule
@@ -44,7 +44,7 @@ LIKELIHOODS = ("nb", "zinb", "normal", "bernoulli")
 class HDTree(
     QueryMixin,
     FileMixin,
-    TreeMixin,
+    CodebookMixin,
     GenerativeMixin,
     DiffusionMixin,
     UnplacedMixin,

@@ -10,26 +10,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hdtree_sc._keys import ROOT
-from hdtree_sc.tree import Tree
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from hdtree_sc.nn import TreeCodebook
+    from hdtree_sc.tree import Tree
 
     Rows: TypeAlias = Sequence[int] | NDArray[np.integer] | None
 
 INFERENCE_BATCH = 4096
-
-
-def heap_names(nodes: NDArray[np.integer]) -> list[str]:
-    """Names of heap nodes: the child numbers from the root down, joined by dots."""
-    # In binary, heap index + 1 is a one followed by the turns taken.
-    return [".".join(bin(int(node) + 1)[3:]) or ROOT for node in nodes]
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ class Placement:
 
 
 class TreeMixin:
-    """Getters on the codebook of a trained model.
+    """Getters of a trained model: a subclass says where latents are on its tree.
 
     They return arrays and tables and never write into an AnnData; :func:`hdtree_sc.tl.tree` does.
     """
@@ -73,10 +64,6 @@ class TreeMixin:
         if not self.is_trained_:  # type: ignore[attr-defined]
             msg = f"{what} needs a trained model: call {type(self).__name__}.train() first."
             raise RuntimeError(msg)
-
-    @property
-    def _codebook(self) -> TreeCodebook:
-        return self.module.codebook  # type: ignore[attr-defined]
 
     def _batches(
         self,
@@ -112,11 +99,6 @@ class TreeMixin:
         """What a function gives for each minibatch, joined over all of them."""
         parts = [[part.cpu() for part in function(batch)] for batch in batches]
         return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
-
-    def _named_slots(self) -> tuple[NDArray[np.int64], list[str]]:
-        """Heap slots of the active nodes, ascending, and their names."""
-        slots = self._codebook.active.nonzero().squeeze(1).cpu().numpy()
-        return slots, heap_names(slots)
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -234,13 +216,15 @@ class TreeMixin:
         The placement; memory grows with the cells, not with the nodes.
         """
         self._require_trained("place")
-        codebook = self._codebook
+        tree = self.get_tree()
+        device = self.module.device  # type: ignore[attr-defined]
+        ways = torch.from_numpy(self._ways(tree)).to(device)
 
         def whereabouts(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
             z = self._encode(tensors)
-            leaf = codebook.assign(z)
-            passed = codebook.paths(leaf)
-            chosen = codebook.node_probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
+            leaf = self._leaf_positions(z)
+            passed = ways[leaf]
+            chosen = self._tree_probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
             scaled, components = self._scaled(tensors)
             own = self._own_unplaced(tensors, scaled, components)  # type: ignore[attr-defined]
             flat, time = self.module.map_head(z), self.module.told_time(z)  # type: ignore[attr-defined]
@@ -248,31 +232,37 @@ class TreeMixin:
 
         batches = self._batches(adata, indices, batch_size, dataloader)
         latent, flat, components, leaf, on_path, own, time = self._over(batches, whereabouts)
-        slots, names = self._named_slots()
-        position = self.get_tree().index(names)[np.searchsorted(slots, leaf)]
         unplaced_p = self._unplaced_p(own, components)  # type: ignore[attr-defined]
         told = None if self.module.time_head is None else time  # type: ignore[attr-defined]
-        return Placement(latent, flat, components, position, on_path, unplaced_p, told)
+        return Placement(latent, flat, components, leaf, on_path, unplaced_p, told)
+
+    # ---------------------------------------------------------------- what a model with another kind of tree answers
 
     def get_tree(self) -> Tree:
-        """The tree, with the number of training cells of each node.
+        """The tree."""
+        raise NotImplementedError
 
-        Returns
-        -------
-        :class:`hdtree_sc.Tree`; its ``codebook`` holds the nodes' latents, its heights the dissimilarity at which the
-        children of a node part.
-        """
-        self._require_trained("get_tree")
-        codebook = self._codebook
-        slots, names = self._named_slots()
-        parents = np.where(slots > 0, np.searchsorted(slots, (slots - 1) // 2), -1)
-        return Tree(
-            names,
-            parents.tolist(),
-            heights=codebook.heights[slots].double().cpu().numpy(),
-            n_cells=codebook.counts[slots].round().long().cpu().numpy(),
-            codebook=codebook.codes[slots].cpu().numpy(),
-        )
+    @property
+    def _path_depth(self) -> int:
+        """Number of levels of a path, of which a cell's may be fewer."""
+        return self.get_tree().depth
+
+    def _leaf_positions(self, z: torch.Tensor) -> torch.Tensor:
+        """Position in the tree of each latent's leaf, int (n,)."""
+        raise NotImplementedError
+
+    def _tree_probabilities(self, z: torch.Tensor) -> torch.Tensor:
+        """Probability of each node, (n, n_nodes) in tree order: 1 at the root, children sum to their parent."""
+        raise NotImplementedError
+
+    def _ways(self, tree: Tree) -> NDArray[np.int64]:
+        """Nodes on the way to each node, (n_nodes, depth) in tree positions; -1 below it."""
+        levels = range(1, self._path_depth + 1)
+        out = np.full((len(tree), self._path_depth), -1)
+        for level in levels:
+            if level <= tree.depth:
+                out[:, level - 1] = tree.ancestors_at(level)
+        return out
 
     def params_of_tree(self) -> dict[str, str | int | float | bool]:
         """What the tree was made with, as :func:`hdtree_sc.tl.tree` stores it: model, version, setup, options."""
@@ -308,13 +298,12 @@ class TreeMixin:
         missing below a cell's leaf.
         """
         self._require_trained("get_tree_paths")
-        codebook = self._codebook
+        tree = self.get_tree()
         batches = self._batches(adata, indices, batch_size, dataloader)
-        paths = self._over(batches, lambda tensors: (codebook.paths(codebook.assign(self._encode(tensors))),))[0]
-        slots, names = self._named_slots()
-        codes = np.where(paths >= 0, np.searchsorted(slots, paths), -1)
+        leaf = self._over(batches, lambda tensors: (self._leaf_positions(self._encode(tensors)),))[0]
+        codes = self._ways(tree)[leaf]
         columns = {
-            f"level_{level + 1}": pd.Categorical.from_codes(codes[:, level], categories=names)
+            f"level_{level + 1}": pd.Categorical.from_codes(codes[:, level], categories=list(tree.nodes))
             for level in range(codes.shape[1])
         }
         frame = pd.DataFrame(columns, index=self._cell_names(adata, indices, dataloader, len(codes)))
@@ -347,13 +336,9 @@ class TreeMixin:
         parent.
         """
         self._require_trained("get_node_probabilities")
-        codebook, tree = self._codebook, self.get_tree()
-        slots, names = self._named_slots()
-        in_tree_order = torch.from_numpy(slots[np.argsort(tree.index(names))]).to(codebook.codes.device)
+        tree = self.get_tree()
         batches = self._batches(adata, indices, batch_size, dataloader)
-        values = self._over(
-            batches, lambda tensors: (codebook.node_probabilities(self._encode(tensors))[:, in_tree_order],)
-        )[0]
+        values = self._over(batches, lambda tensors: (self._tree_probabilities(self._encode(tensors)),))[0]
         return pd.DataFrame(
             values, index=self._cell_names(adata, indices, dataloader, len(values)), columns=list(tree.nodes)
         )

@@ -6,18 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.distributions import Normal, ZeroInflatedNegativeBinomial
-from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from scvi.module.base import LossOutput, auto_move_data
 from torch import nn
 from torch.nn import functional as F
 
-from hdtree_sc._keys import ENCODER_INPUT, POSITIVE
-from hdtree_sc.module._covariates import CovariateVector
-from hdtree_sc.module._donors import Donors
-from hdtree_sc.module._latent_diffusion import LatentDiffusion
-from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
+from hdtree_sc._keys import POSITIVE
+from hdtree_sc.module._cell_module import CellModule
 from hdtree_sc.nn import MLP, Decoder, TreeCodebook, soft_contrastive_loss
-from hdtree_sc.nn._scaler import ExpressionScaler
 from hdtree_sc.nn._unplaced import UnplacedScore
 
 if TYPE_CHECKING:
@@ -25,14 +20,13 @@ if TYPE_CHECKING:
 
     from torch.distributions import Distribution
 
-    from hdtree_sc.module._spaces import Space
     from hdtree_sc.nn._decoder import Likelihood
 
 TIME_KEY = "time"
 """Registry key of the time of collection."""
 
 
-class HDTreeModule(BaseModuleClass):
+class HDTreeModule(CellModule):
     """Encoder, decoder, tree codebook and a 2-D head for plots, trained together.
 
     Parameters
@@ -91,21 +85,19 @@ class HDTreeModule(BaseModuleClass):
         nu: float = 0.2,
         exaggeration: float = 0.5,
     ) -> None:
-        super().__init__()
-        self.n_latent = n_latent
-        self.gene_likelihood = gene_likelihood
+        super().__init__(
+            n_input,
+            n_batch=n_batch,
+            n_cats_per_cov=n_cats_per_cov,
+            n_continuous_cov=n_continuous_cov,
+            n_latent=n_latent,
+            gene_likelihood=gene_likelihood,
+            n_pcs=n_pcs,
+            n_input_pcs=n_input_pcs,
+        )
         self.nu = nu
         self.exaggeration = exaggeration
-        self.is_count = gene_likelihood in ("nb", "zinb")
-        self.covariates = CovariateVector(n_batch, n_cats_per_cov, n_continuous_cov)
         n_covariates = self.covariates.width
-        self.n_pcs, self.n_input_pcs = min(n_pcs, n_input), min(n_input_pcs, n_input)
-        self.scaler = ExpressionScaler(
-            n_input,
-            max(self.n_pcs, self.n_input_pcs),
-            is_count=self.is_count,
-            common_unit=gene_likelihood == "bernoulli",
-        )
         self.encoder = MLP(
             self.n_input_pcs + n_covariates, n_latent, n_hidden=n_hidden, n_layers=n_layers, dropout=dropout_rate
         )
@@ -118,37 +110,8 @@ class HDTreeModule(BaseModuleClass):
         self.time_head = MLP(n_latent, 1, n_hidden=64, n_layers=1, dropout=0.0) if has_time else None
         self.label_head = nn.Linear(n_latent, len(labels_to_tell)) if labels_to_tell else None
         self.register_buffer("labels_to_tell", torch.tensor(labels_to_tell, dtype=torch.bool), persistent=False)
-        # the second stage, once train_diffusion() has made it
-        self.diffusion: LatentDiffusion | None = None
-        self.donors: Donors | None = None
-        self.space: Space = "latent"
         # mean and standard deviation of the known times of training cells
         self.register_buffer("time_moments", torch.tensor([0.0, 1.0]))
-
-    def set_generator(self, diffusion: LatentDiffusion | None, donors: Donors | None, space: Space = "latent") -> None:
-        """Take the second stage in, or leave it out."""
-        self.diffusion, self.donors, self.space = diffusion, donors, space
-
-    def on_load(self, model: Any, **kwargs: Any) -> None:
-        """Make room for the second stage of a saved model, whose shapes are those of its tree."""
-        params = getattr(model, "diffusion_params_", None)
-        if params is not None:
-            self.set_generator(LatentDiffusion(**params["diffusion"]), Donors(*params["donors"]), params["space"])
-
-    def _library(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> torch.Tensor:
-        size_factor = tensors.get(prefix + REGISTRY_KEYS.SIZE_FACTOR_KEY)
-        if size_factor is not None:
-            return size_factor
-        return tensors[prefix + REGISTRY_KEYS.X_KEY].sum(1, keepdim=True)
-
-    def _encoder_input(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> tuple[torch.Tensor, ...]:
-        library = self._library(tensors, prefix)
-        if prefix + ENCODER_INPUT in tensors:
-            # worked out once for all of training
-            return tensors[prefix + ENCODER_INPUT], self.covariates(tensors, prefix), library
-        scaled = self.scaler(tensors[prefix + REGISTRY_KEYS.X_KEY], library)
-        x = scaled @ self.scaler.components[:, : self.n_input_pcs] / self.scaler.scale
-        return x, self.covariates(tensors, prefix), library
 
     def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
         x, covariates, library = self._encoder_input(tensors)
@@ -187,49 +150,6 @@ class HDTreeModule(BaseModuleClass):
         if bool(self.codebook.initialised):
             out["leaf"] = self.codebook.assign(z.detach())
         return out
-
-    def _get_generative_input(
-        self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor], **kwargs: Any
-    ) -> dict[str, Any]:
-        # of pairs, expression may be there for the first cells only
-        n = tensors[REGISTRY_KEYS.X_KEY].shape[0]
-        return {
-            "z": inference_outputs["z"][..., :n, :],
-            "covariates": self.covariates(tensors)[:n],
-            "library": inference_outputs["library"][..., :n, :],
-        }
-
-    @auto_move_data
-    def generative(
-        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, transform_batch: int | None = None
-    ) -> dict[str, Distribution]:
-        """Likelihood of the expression given latents.
-
-        Parameters
-        ----------
-        z
-            Latents, (n, n_latent) or (n_samples, n, n_latent).
-        covariates
-            Covariates, (n, width).
-        library
-            Library sizes, (n, 1) or (n_samples, n, 1).
-        transform_batch
-            Batch to pretend for all cells.
-        """
-        if transform_batch is not None and self.covariates.n_batch > 1:
-            covariates = covariates.clone()
-            covariates[:, : self.covariates.n_batch] = 0.0
-            covariates[:, transform_batch] = 1.0
-        if z.ndim > covariates.ndim:
-            covariates = covariates.expand(z.shape[0], *covariates.shape)
-        out = self.decoder(z, covariates, library)
-        if self.gene_likelihood == "nb":
-            return {"px": SparseNegativeBinomial(**out)}
-        if self.gene_likelihood == "zinb":
-            return {"px": ZeroInflatedNegativeBinomial(**out)}
-        if self.gene_likelihood == "normal":
-            return {"px": Normal(out["mu"], out["scale"], normal_mu=out["mu"])}
-        return {"px": NormalizedBernoulli(logits=out["logits"], validate_args=False)}
 
     def loss(
         self,
@@ -313,17 +233,3 @@ class HDTreeModule(BaseModuleClass):
             return torch.full_like(z[:, 0], torch.nan)
         mean, std = self.time_moments
         return self.time_head(z)[:, 0] * std + mean
-
-    @torch.inference_mode()
-    def sample(
-        self, tensors: dict[str, torch.Tensor], n_samples: int = 1, generative_kwargs: dict[str, Any] | None = None
-    ) -> torch.Tensor:
-        """Draw expression from the likelihood at each cell's latent: (n, n_features), or (n, n_features, n_samples)."""
-        _, outputs = self.forward(
-            tensors,
-            inference_kwargs={"n_samples": n_samples},
-            generative_kwargs=generative_kwargs,
-            compute_loss=False,
-        )
-        drawn = outputs["px"].sample()
-        return drawn.permute(1, 2, 0).cpu() if n_samples > 1 else drawn.cpu()

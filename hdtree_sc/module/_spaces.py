@@ -13,7 +13,7 @@ from hdtree_sc.nn._scaler import TARGET_SUM
 if TYPE_CHECKING:
     from torch.distributions import Distribution
 
-    from hdtree_sc.module._hdtree import HDTreeModule
+    from hdtree_sc.module._cell_module import CellModule
 
 Space = Literal["latent", "expression"]
 
@@ -24,23 +24,23 @@ class LatentSpace:
     name: Space = "latent"
 
     @staticmethod
-    def width(module: HDTreeModule) -> int:
+    def width(module: CellModule) -> int:
         """Number of dimensions."""
         return module.n_latent
 
     @staticmethod
-    def points(module: HDTreeModule, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    def points(module: CellModule, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Points (n, width) of a minibatch."""
         return module.inference(**module._get_inference_input(tensors))["z"].float()
 
     @staticmethod
-    def latent(module: HDTreeModule, points: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+    def latent(module: CellModule, points: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
         """Latents (n, n_latent) of points."""
         return points
 
     @staticmethod
     def expression(
-        module: HDTreeModule, points: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
+        module: CellModule, points: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
     ) -> Distribution:
         """Likelihood of the expression of points."""
         return module.generative(points, covariates, library)["px"]
@@ -55,23 +55,23 @@ class ExpressionSpace:
     name: Space = "expression"
 
     @staticmethod
-    def width(module: HDTreeModule) -> int:
+    def width(module: CellModule) -> int:
         """Number of dimensions."""
         return module.n_input_pcs
 
     @staticmethod
-    def points(module: HDTreeModule, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    def points(module: CellModule, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Points (n, width) of a minibatch."""
         return module._encoder_input(tensors)[0].float()
 
     @staticmethod
-    def latent(module: HDTreeModule, points: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+    def latent(module: CellModule, points: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
         """Latents (n, n_latent) of points."""
         return module.encoder(torch.cat([points, covariates], 1))
 
     @staticmethod
     def expression(
-        module: HDTreeModule, points: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
+        module: CellModule, points: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
     ) -> Distribution:
         """Likelihood of the expression of points."""
         scaler = module.scaler

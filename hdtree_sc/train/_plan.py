@@ -17,7 +17,54 @@ RESEED_EPOCHS = 10
 """Every so many epochs leaves that lost their cells are given new ones."""
 
 
-class TreeTrainingPlan(TrainingPlan):
+class OneCyclePlan(TrainingPlan):
+    """scvi-tools' plan with AdamW under a one-cycle schedule.
+
+    Parameters
+    ----------
+    module
+        The module.
+    lr
+        Peak learning rate.
+    eps
+        Epsilon of AdamW. scvi-tools' 0.01 would swallow small gradients.
+    weight_decay
+        Weight decay of AdamW.
+    **kwargs
+        Keyword arguments of :class:`scvi.train.TrainingPlan`; what it does not know goes to the module's loss.
+    """
+
+    def __init__(
+        self,
+        module: BaseModuleClass,
+        *,
+        lr: float = 2e-3,
+        eps: float = 1e-8,
+        weight_decay: float = 1e-4,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("optimizer", "AdamW")
+        super().__init__(module, lr=lr, eps=eps, weight_decay=weight_decay, **kwargs)
+
+    def _optimizer_creator_fn(self, optimizer_cls: type[torch.optim.Optimizer]) -> Any:
+        """The fused step, one pass over the parameters; not in mixed precision, where Lightning can not clip it."""
+        fused = "mixed" not in str(self.trainer.precision)
+        settings = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay, "fused": fused}
+        return lambda params: optimizer_cls(params, **settings)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW under a one-cycle schedule over all steps; on a plateau schedule if that was asked for."""
+        config = super().configure_optimizers()
+        if not self.reduce_lr_on_plateau:
+            steps = max(int(self.trainer.estimated_stepping_batches), 4)
+            # at least two steps up, or a short training would divide by a rise of none
+            rise = max(0.1, 2.0 / steps)
+            schedule = OneCycleLR(config["optimizer"], max_lr=self.lr, total_steps=steps, pct_start=rise)
+            config["lr_scheduler"] = {"scheduler": schedule, "interval": "step"}
+        return config
+
+
+class TreeTrainingPlan(OneCyclePlan):
     """scvi-tools' plan with a one-cycle schedule and a codebook that joins after a warm-up.
 
     Parameters
@@ -55,7 +102,6 @@ class TreeTrainingPlan(TrainingPlan):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("optimizer", "AdamW")
         super().__init__(module, lr=lr, eps=eps, weight_decay=weight_decay, **kwargs)
         self.max_leaves = max_leaves
         self.min_cells = min_cells
@@ -63,23 +109,6 @@ class TreeTrainingPlan(TrainingPlan):
         self.seed = seed
         # of each mode: weighted sums since its epoch began, the weights' sum, names
         self._sums: dict[str, tuple[torch.Tensor, int, tuple[str, ...]]] = {}
-
-    def _optimizer_creator_fn(self, optimizer_cls: type[torch.optim.Optimizer]) -> Any:
-        """The fused step, one pass over the parameters; not in mixed precision, where Lightning can not clip it."""
-        fused = "mixed" not in str(self.trainer.precision)
-        settings = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay, "fused": fused}
-        return lambda params: optimizer_cls(params, **settings)
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW under a one-cycle schedule over all steps; on a plateau schedule if that was asked for."""
-        config = super().configure_optimizers()
-        if not self.reduce_lr_on_plateau:
-            steps = max(int(self.trainer.estimated_stepping_batches), 4)
-            # at least two steps up, or a short training would divide by a rise of none
-            rise = max(0.1, 2.0 / steps)
-            schedule = OneCycleLR(config["optimizer"], max_lr=self.lr, total_steps=steps, pct_start=rise)
-            config["lr_scheduler"] = {"scheduler": schedule, "interval": "step"}
-        return config
 
     def on_train_epoch_start(self) -> None:
         """Train mode, which scvi-tools leaves from the second ``train()`` on; start and mend the codebook."""

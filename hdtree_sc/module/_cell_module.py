@@ -1,0 +1,172 @@
+"""What every module has that tells expression from a latent: covariates, scaler, likelihood, second stage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.distributions import Normal, ZeroInflatedNegativeBinomial
+from scvi.module.base import BaseModuleClass, auto_move_data
+
+from hdtree_sc._keys import ENCODER_INPUT
+from hdtree_sc.module._covariates import CovariateVector
+from hdtree_sc.module._donors import Donors
+from hdtree_sc.module._latent_diffusion import LatentDiffusion
+from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
+from hdtree_sc.nn._scaler import ExpressionScaler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+    from torch.distributions import Distribution
+
+    from hdtree_sc.module._spaces import Space
+    from hdtree_sc.nn import Decoder
+    from hdtree_sc.nn._decoder import Likelihood
+
+
+class CellModule(BaseModuleClass):
+    """Base of the modules: a subclass makes ``encoder``, ``decoder``, ``map_head`` and ``unplaced``.
+
+    Parameters
+    ----------
+    n_input
+        Number of features.
+    n_batch
+        Number of batches.
+    n_cats_per_cov
+        Number of categories of each further categorical covariate.
+    n_continuous_cov
+        Number of continuous covariates.
+    n_latent
+        Width of the latent.
+    gene_likelihood
+        ``"nb"``, ``"zinb"``, ``"normal"`` or ``"bernoulli"``.
+    n_pcs
+        Number of principal components in which neighbours are searched.
+    n_input_pcs
+        Number of principal components that the encoder reads.
+    """
+
+    encoder: nn.Module
+    decoder: Decoder
+    map_head: nn.Module
+    time_head: nn.Module | None = None
+    _diffusion_cls: type[LatentDiffusion] = LatentDiffusion
+
+    def __init__(
+        self,
+        n_input: int,
+        *,
+        n_batch: int,
+        n_cats_per_cov: Sequence[int],
+        n_continuous_cov: int,
+        n_latent: int,
+        gene_likelihood: Likelihood,
+        n_pcs: int,
+        n_input_pcs: int,
+    ) -> None:
+        super().__init__()
+        self.n_latent = n_latent
+        self.gene_likelihood = gene_likelihood
+        self.is_count = gene_likelihood in ("nb", "zinb")
+        self.covariates = CovariateVector(n_batch, n_cats_per_cov, n_continuous_cov)
+        self.n_pcs, self.n_input_pcs = min(n_pcs, n_input), min(n_input_pcs, n_input)
+        self.scaler = ExpressionScaler(
+            n_input,
+            max(self.n_pcs, self.n_input_pcs),
+            is_count=self.is_count,
+            common_unit=gene_likelihood == "bernoulli",
+        )
+        # the second stage, once there is one
+        self.diffusion: LatentDiffusion | None = None
+        self.donors: Donors | None = None
+        self.space: Space = "latent"
+
+    def set_generator(self, diffusion: LatentDiffusion | None, donors: Donors | None, space: Space = "latent") -> None:
+        """Take the second stage in, or leave it out."""
+        self.diffusion, self.donors, self.space = diffusion, donors, space
+
+    def on_load(self, model: Any, **kwargs: Any) -> None:
+        """Make room for the second stage of a saved model, whose shapes are those of its tree."""
+        params = getattr(model, "diffusion_params_", None)
+        if params is not None:
+            self.set_generator(self._diffusion_cls(**params["diffusion"]), Donors(*params["donors"]), params["space"])
+
+    def _library(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> torch.Tensor:
+        size_factor = tensors.get(prefix + REGISTRY_KEYS.SIZE_FACTOR_KEY)
+        if size_factor is not None:
+            return size_factor
+        return tensors[prefix + REGISTRY_KEYS.X_KEY].sum(1, keepdim=True)
+
+    def _encoder_input(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> tuple[torch.Tensor, ...]:
+        library = self._library(tensors, prefix)
+        if prefix + ENCODER_INPUT in tensors:
+            # worked out once for all of training
+            return tensors[prefix + ENCODER_INPUT], self.covariates(tensors, prefix), library
+        scaled = self.scaler(tensors[prefix + REGISTRY_KEYS.X_KEY], library)
+        x = scaled @ self.scaler.components[:, : self.n_input_pcs] / self.scaler.scale
+        return x, self.covariates(tensors, prefix), library
+
+    def _get_generative_input(
+        self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor], **kwargs: Any
+    ) -> dict[str, Any]:
+        # of pairs, expression may be there for the first cells only
+        n = tensors[REGISTRY_KEYS.X_KEY].shape[0]
+        return {
+            "z": inference_outputs["z"][..., :n, :],
+            "covariates": self.covariates(tensors)[:n],
+            "library": inference_outputs["library"][..., :n, :],
+        }
+
+    @auto_move_data
+    def generative(
+        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, transform_batch: int | None = None
+    ) -> dict[str, Distribution]:
+        """Likelihood of the expression given latents.
+
+        Parameters
+        ----------
+        z
+            Latents, (n, n_latent) or (n_samples, n, n_latent).
+        covariates
+            Covariates, (n, width).
+        library
+            Library sizes, (n, 1) or (n_samples, n, 1).
+        transform_batch
+            Batch to pretend for all cells.
+        """
+        if transform_batch is not None and self.covariates.n_batch > 1:
+            covariates = covariates.clone()
+            covariates[:, : self.covariates.n_batch] = 0.0
+            covariates[:, transform_batch] = 1.0
+        if z.ndim > covariates.ndim:
+            covariates = covariates.expand(z.shape[0], *covariates.shape)
+        out = self.decoder(z, covariates, library)
+        if self.gene_likelihood == "nb":
+            return {"px": SparseNegativeBinomial(**out)}
+        if self.gene_likelihood == "zinb":
+            return {"px": ZeroInflatedNegativeBinomial(**out)}
+        if self.gene_likelihood == "normal":
+            return {"px": Normal(out["mu"], out["scale"], normal_mu=out["mu"])}
+        return {"px": NormalizedBernoulli(logits=out["logits"], validate_args=False)}
+
+    def told_time(self, z: torch.Tensor) -> torch.Tensor:
+        """Time (n,) that latents tell, in the units of the training data; NaN of a model without time."""
+        return torch.full_like(z[:, 0], torch.nan)
+
+    @torch.inference_mode()
+    def sample(
+        self, tensors: dict[str, torch.Tensor], n_samples: int = 1, generative_kwargs: dict[str, Any] | None = None
+    ) -> torch.Tensor:
+        """Draw expression from the likelihood at each cell's latent: (n, n_features), or (n, n_features, n_samples)."""
+        _, outputs = self.forward(
+            tensors,
+            inference_kwargs={"n_samples": n_samples},
+            generative_kwargs=generative_kwargs,
+            compute_loss=False,
+        )
+        drawn = outputs["px"].sample()
+        return drawn.permute(1, 2, 0).cpu() if n_samples > 1 else drawn.cpu()
