@@ -71,6 +71,29 @@ class PairSampler(Sampler[NDArray[np.int64]]):
             yield np.concatenate([self.indices[anchors], self.indices[positives]])
 
 
+class FittingSplitter(DataSplitter):
+    """scvi-tools' splitter that says which cells are trained on before the first of them is seen.
+
+    Parameters
+    ----------
+    adata_manager
+        Manager of the registered AnnData.
+    fit
+        Called with the training indices.
+    **kwargs
+        Keyword arguments of :class:`scvi.dataloaders.DataSplitter`.
+    """
+
+    def __init__(self, adata_manager: Any, *, fit: Callable[[NDArray[np.int64]], None], **kwargs: Any) -> None:
+        super().__init__(adata_manager, **kwargs)
+        self.fit = fit
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split the cells and learn what training begins with."""
+        super().setup(stage)
+        self.fit(self.train_idx)
+
+
 class PairSplitter(DataSplitter):
     """scvi-tools' splitter, with neighbours found within each part of the split.
 

@@ -1,5 +1,6 @@
 """The models: learn a tree of cells from an AnnData."""
 
+from hdtree_sc.model._branched import BranchedDiffusion
 from hdtree_sc.model._hdtree import HDTree
 
-__all__ = ["HDTree"]
+__all__ = ["BranchedDiffusion", "HDTree"]

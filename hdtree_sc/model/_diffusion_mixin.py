@@ -48,6 +48,15 @@ def where_of(batch: dict[str, torch.Tensor]) -> Where:
     return Where(batch["node"], batch["label"])
 
 
+def drawn_points(cells: dict[str, torch.Tensor], seed: int) -> torch.Tensor:
+    """Points of cells, (n, d): drawn once where they are known up to a normal error."""
+    points = cells["points"]
+    if "scatter" not in cells:
+        return points
+    generator = torch.Generator().manual_seed(seed)
+    return points + cells["scatter"] * torch.randn(points.shape, generator=generator)
+
+
 class DiffusionMixin:
     """``train_diffusion`` of a model that has a tree and a latent."""
 
@@ -141,18 +150,18 @@ class DiffusionMixin:
             msg = f"batch_size={batch_size}, max_epochs={max_epochs}: at least one of each is needed."
             raise ValueError(msg)
         cells = self._cells_to_learn(space)
+        seed = int(settings.seed or 0)
         params = {
             "n_features": cells["points"].shape[1],
             "parents": self.get_tree().parents.tolist(),  # type: ignore[attr-defined]
             "n_code": self.module.n_latent,  # type: ignore[attr-defined]
-            "n_labels": len(self._told_labels),
+            "n_labels": self._n_label_conditions,
             "n_hidden": n_hidden,
             "n_blocks": n_blocks,
             "gate": gate,
             "target": target,
             "schedule": schedule,
         }
-        seed = int(settings.seed or 0)
         diffusion, donors = self._new_generator(params, cells, seed)
         splitter = self._point_splitter(diffusion, cells, batch_size, seed)
         plan = DiffusionPlan(diffusion, where_of, **({"seed": seed} | (plan_kwargs or {})))
@@ -205,6 +214,16 @@ class DiffusionMixin:
         return [str(label) for label in state["categorical_mapping"] if str(label) != UNKNOWN]
 
     @property
+    def _n_label_conditions(self) -> int:
+        """Labels that the generator is told beside the path."""
+        return len(self._told_labels)
+
+    @property
+    def _numbers(self) -> torch.Tensor:
+        """Number under which the generator knows each node, in tree order."""
+        return torch.arange(len(self.get_tree()))  # type: ignore[attr-defined]
+
+    @property
     def _label_positions(self) -> torch.Tensor:
         """From the registry's number of a label to its position among those told, 0 for the unknown one."""
         state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]  # type: ignore[attr-defined]
@@ -212,13 +231,16 @@ class DiffusionMixin:
         # a query may hold labels that training did not know: they are appended to the registered ones
         return torch.tensor([told.get(str(label), 0) for label in state["categorical_mapping"]])
 
+    def _known_labels(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Position among the labels told, from 1, of the cells of a minibatch; 0 where a label is not known."""
+        number = tensors[REGISTRY_KEYS.LABELS_KEY][:, 0].long()
+        positions = self._label_positions.to(number.device)
+        known = number < len(positions)
+        return torch.where(known, positions[number.clamp_max(len(positions) - 1)], 0)
+
     def _whereabouts(self, tensors: dict[str, torch.Tensor], z: torch.Tensor) -> Where:
         """Leaf, by its position in the tree, and label of a minibatch of cells."""
-        positions = self._label_positions.to(z.device)
-        number = tensors[REGISTRY_KEYS.LABELS_KEY][:, 0].long()
-        known = number < len(positions)
-        label = torch.where(known, positions[number.clamp_max(len(positions) - 1)], 0)
-        return Where(self._leaf_positions(z), label)  # type: ignore[attr-defined]
+        return Where(self._leaf_positions(z), self._known_labels(tensors))  # type: ignore[attr-defined]
 
     @torch.inference_mode()
     def _cells_to_learn(self, space: Space) -> dict[str, torch.Tensor]:
@@ -242,10 +264,11 @@ class DiffusionMixin:
         rows = torch.as_tensor(np.asarray(self.train_indices_))  # type: ignore[attr-defined]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            diffusion = LatentDiffusion(**params)
+            diffusion = self.module._diffusion_cls(**params)  # type: ignore[attr-defined]
             chosen = rows[torch.randperm(len(rows))]
-        diffusion.fit_whitening(cells["points"][rows])
-        cells["points"] = diffusion.whiten(cells["points"])
+        drawn = drawn_points(cells, seed)
+        diffusion.fit_whitening(drawn[rows])
+        cells["points"], cells["drawn"] = diffusion.whiten(cells["points"]), diffusion.whiten(drawn)
         kept = chosen[:DONORS]
         donors = Donors(len(kept), cells["covariates"].shape[1])
         held = {name: values[kept] for name, values in cells.items()}
@@ -256,7 +279,7 @@ class DiffusionMixin:
     def _find_branch_points(self, diffusion: LatentDiffusion, cells: dict[str, torch.Tensor]) -> None:
         """Where the nodes of the tree, and the labels, part, in the very space in which diffusion runs."""
         tree = self.get_tree()  # type: ignore[attr-defined]
-        points, top = cells["points"].numpy(), diffusion.schedule.highest
+        points, top = cells["drawn"].numpy(), diffusion.schedule.highest
         leaf = np.cumsum(tree.is_leaf_mask)[cells["node"].numpy()] - 1
         means, covariance = class_moments(points, leaf, len(tree.leaves))
         between = mixing_levels(means, covariance)
@@ -271,7 +294,7 @@ class DiffusionMixin:
         of_nodes = subtree_sums(tree, sums) / np.maximum(subtree_sums(tree, size), 1.0)[:, None]
         diffusion.node_means.copy_(torch.from_numpy(of_nodes))
         known = cells["label"].numpy() > 0
-        n_labels = len(self._told_labels)
+        n_labels = self._n_label_conditions
         if n_labels and known.sum() > 1:
             levels = np.full((n_labels + 1, n_labels + 1), top)
             means, covariance = class_moments(points[known], cells["label"].numpy()[known] - 1, n_labels)
@@ -287,7 +310,7 @@ class DiffusionMixin:
     def _point_splitter(
         self, diffusion: LatentDiffusion, cells: dict[str, torch.Tensor], batch_size: int, seed: int
     ) -> PointSplitter:
-        learned = {name: cells[name] for name in ("points", "node", "label")}
+        learned = {name: cells[name] for name in ("points", "node", "label", "scatter") if name in cells}
         train_idx = np.asarray(self.train_indices_)  # type: ignore[attr-defined]
         val_idx = self._validation_rows()  # type: ignore[attr-defined]
         validation = None
@@ -295,9 +318,9 @@ class DiffusionMixin:
             generator = torch.Generator().manual_seed(seed)
             # of few cells each is looked at in many ways
             rows = torch.as_tensor(np.asarray(val_idx)).repeat(-(-VALIDATED // len(val_idx)))
-            shape = cells["points"][rows].shape
+            shape = cells["drawn"][rows].shape
             where = diffusion.forget(Where(cells["node"][rows], cells["label"][rows]), generator)
-            validation = {"points": cells["points"][rows], "node": where.node, "label": where.label}
+            validation = {"points": cells["drawn"][rows], "node": where.node, "label": where.label}
             validation["noise"] = torch.randn(shape, generator=generator)
             validation["level"] = diffusion.levels_for_training(shape[0], generator, torch.device("cpu"))
         return PointSplitter(

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from hdtree_sc.diffusion import Method
     from hdtree_sc.model._tree_mixin import Rows
 
-ALIGNED = -2.0
-"""Noise level at which aligned cells turn to their target: seven parts of signal to one of noise."""
 SAMPLING_BATCH = 4096
 
 
@@ -43,7 +41,7 @@ class GenerativeMixin(GeneratorMixin):
         seed: int | None = None,
         *,
         method: Method = "dpm",
-        guidance: float = 1.0,
+        guidance: float | None = None,
         keep_mean: bool = True,
         batch_size: int = SAMPLING_BATCH,
     ) -> AnnData:
@@ -71,7 +69,8 @@ class GenerativeMixin(GeneratorMixin):
         method
             ``"dpm"`` and ``"ddim"`` draw all noise at the beginning, ``"ancestral"`` at each step.
         guidance
-            Weight of node and label against no condition; above 1 cells are more typical and less diverse.
+            Weight of node and label against no condition; above 1 cells are more typical and less diverse. By default
+            1, and 1.5 of :class:`BranchedDiffusion`.
         keep_mean
             Whether to keep expected expression, which is dense.
         batch_size
@@ -97,12 +96,13 @@ class GenerativeMixin(GeneratorMixin):
         """
         self._require_generator("generate")
         self._check_sampling(n_cells, n_steps, method, batch_size)
+        guidance = self._guidance if guidance is None else guidance
         told = self._told(node, label)
         where = Where(*(torch.full((n_cells,), part, device=self._device) for part in told))
         in_batch = None if batch is None else one_batch(self.registry, batch)  # type: ignore[attr-defined]
         with seeded(seed):
             whitened = self._sampled(where, n_steps, method, guidance, batch_size)
-            around = self._drawn_surroundings(whitened, in_batch, library)
+            around = self._drawn_surroundings(whitened, where, in_batch, library)
             out = self._assembled(whitened, around, [f"generated_{i}" for i in range(n_cells)], keep_mean, batch_size)
         if label is not None:
             out.obs[self._setup("labels_key")] = pd.Categorical([label] * n_cells)  # type: ignore[attr-defined]
@@ -188,7 +188,7 @@ class GenerativeMixin(GeneratorMixin):
         *,
         align: bool = True,
         noise_level: float | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         keep_mean: bool = True,
         batch_size: int = SAMPLING_BATCH,
     ) -> AnnData:
@@ -226,9 +226,10 @@ class GenerativeMixin(GeneratorMixin):
             Whether cells move by the difference of the means of target and source, at the noise at which they turn.
         noise_level
             Noise level ``-log SNR`` at which they turn: less keeps more of the cell, more makes it more like the
-            target's. By default -2 of cells that are aligned, and else the branch point of source and target.
+            target's. By default -2 of cells that are aligned (1 of :class:`BranchedDiffusion`), and else the branch point
+            of source and target.
         guidance
-            Weight of the target against no condition.
+            Weight of the target against no condition; by default as in :meth:`generate`.
         keep_mean
             Whether to keep expected expression before and after, which is dense.
         batch_size
@@ -271,6 +272,7 @@ class GenerativeMixin(GeneratorMixin):
         if n_draws < 1:
             msg = f"n_draws: {n_draws} given, at least one is needed."
             raise ValueError(msg)
+        guidance = self._guidance if guidance is None else guidance
         there = self._place_named(target, "target")
         cells = self._sources(self._real_cells(adata, indices), source)
         self._check_sampling(len(cells), n_steps, "dpm", batch_size)
@@ -289,7 +291,7 @@ class GenerativeMixin(GeneratorMixin):
         if by_label:
             levels = torch.where(known, levels, diffusion.label.heights[0].to(levels))
         if align and noise_level is None:
-            noise_level = ALIGNED
+            noise_level = self._aligned_noise
         if noise_level is not None:  # cells that are there already stay
             levels = torch.where(torch.isfinite(levels), noise_level, levels)
 
@@ -380,7 +382,7 @@ class GenerativeMixin(GeneratorMixin):
             raise ValueError(msg)
         common = wheres
         if one[1] == 0:
-            common = [Where(diffusion.path.lca(wheres[0].node, wheres[1].node), wheres[0].label)]
+            common = [Where(diffusion.lca(wheres[0].node, wheres[1].node), wheres[0].label)]
         with seeded(seed):
             noise = torch.randn(n_cells, diffusion.centre.shape[0], device=self._device)
             shared = self._in_parts(
@@ -401,7 +403,8 @@ class GenerativeMixin(GeneratorMixin):
             ]
             hybrid = ends[2] if between == "condition" else (ends[0] + ends[1]) / 2
             ends = [hybrid, *ends[:2]]
-            around = self._drawn_surroundings(hybrid, None, None)[torch.arange(n_cells, device=self._device).repeat(3)]
+            around = self._drawn_surroundings(hybrid, wheres[0], None, None)
+            around = around[torch.arange(n_cells, device=self._device).repeat(3)]
             roles = np.repeat(["hybrid", a, b], n_cells)
             pair = np.tile(np.arange(n_cells), 3)
             names = [f"{role}_{i}" for role, i in zip(roles, pair, strict=True)]

@@ -56,6 +56,10 @@ class GeneratorMixin:
     """What the verbs of :class:`GenerativeMixin` are made of."""
 
     _tree_key = "hdtree"
+    _guidance = 1.0
+    """Weight of what is asked for against nothing asked for, unless it is given."""
+    _aligned_noise = -2.0
+    """Noise level at which aligned cells turn to their target: seven parts of signal to one of noise."""
 
     # ---------------------------------------------------------------- what is asked for
 
@@ -93,7 +97,8 @@ class GeneratorMixin:
             more = "" if labels else " The model was set up without labels_key=."
             msg = f"label: the model knows no {label!r}. {self._destinations()}{more}"
             raise ValueError(msg)
-        return (0 if node is None else int(tree.index(node)), 0 if label is None else labels.index(label) + 1)
+        number = 0 if node is None else int(self._numbers[tree.index(node)])  # type: ignore[attr-defined]
+        return number, 0 if label is None else labels.index(label) + 1
 
     def _place_named(self, name: str, argument: str) -> tuple[int, int]:
         """Positions of what may be a label, or else a node."""
@@ -128,8 +133,7 @@ class GeneratorMixin:
         if label:
             chosen = cells.where.label == label
         else:
-            below = self.module.diffusion.path.on_path[:, node] > 0  # type: ignore[attr-defined]
-            chosen = below[cells.where.node]
+            chosen = self.module.diffusion.below(node)[cells.where.node]  # type: ignore[attr-defined]
         rows = chosen.nonzero().squeeze(1).cpu().numpy()
         if not len(rows):
             msg = f"source: adata has no cell of {source!r}."
@@ -190,10 +194,14 @@ class GeneratorMixin:
                 out[rows] = x
         return out
 
+    def _donor_leaves(self, where: Where, latent: torch.Tensor) -> torch.Tensor:
+        """Number of the leaf whose cells each latent is decoded like: the one in which it lies."""
+        return self._numbers.to(latent.device)[self._leaf_positions(latent)]  # type: ignore[attr-defined]
+
     def _drawn_surroundings(
-        self, whitened: torch.Tensor, batch: int | None, library: float | ArrayLike | None
+        self, whitened: torch.Tensor, where: Where, batch: int | None, library: float | ArrayLike | None
     ) -> Surroundings:
-        """Library sizes and covariates of real cells of the leaves in which points lie."""
+        """Library sizes and covariates of real cells of leaves."""
         module = self.module  # type: ignore[attr-defined]
         points = module.diffusion.colour(whitened)
         if module.space == "latent":
@@ -201,7 +209,7 @@ class GeneratorMixin:
         else:
             unknown = module.donors.covariates.mean(0).expand(len(points), -1)
             latent = SPACES[module.space].latent(module, points, unknown)
-        rows = module.donors.draw(self._leaf_positions(latent), batch)  # type: ignore[attr-defined]
+        rows = module.donors.draw(self._donor_leaves(where, latent), batch)
         around = Surroundings(module.donors.library[rows], module.donors.covariates[rows])
         if library is not None:
             size = torch.as_tensor(np.asarray(library, dtype=np.float32)).to(self._device).reshape(-1, 1)
@@ -241,9 +249,7 @@ class GeneratorMixin:
         there: tuple[int, int],
         levels: NDArray[np.float32],
     ) -> None:
-        by_label = there[1] > 0
-        names = ["unknown", *self._told_labels] if by_label else self.get_tree().nodes  # type: ignore[attr-defined]
-        own = np.asarray(names)[(cells.where.label if by_label else cells.where.node).cpu().numpy()]
+        own, by_label = self._places_named(cells.where, there)
         kept = cells.obs.drop(columns=out.obs.columns, errors="ignore").set_axis(out.obs_names)
         out.obs = pd.concat([kept, out.obs], axis=1)
         if by_label:
@@ -258,6 +264,12 @@ class GeneratorMixin:
         out.obsm[f"{Keys(self._tree_key).latent}_source"] = self._latents(
             diffusion.colour(cells.whitened), cells.around
         )
+
+    def _places_named(self, where: Where, there: tuple[int, int]) -> tuple[NDArray[Any], bool]:
+        """Names of cells' places, labels if the target is one, and whether it is."""
+        if there[1] > 0:
+            return np.asarray(["unknown", *self._told_labels])[where.label.cpu().numpy()], True  # type: ignore[attr-defined]
+        return np.asarray(self.get_tree().nodes)[where.node.cpu().numpy()], False  # type: ignore[attr-defined]
 
     def _latents(self, points: torch.Tensor, around: Surroundings) -> NDArray[np.float32]:
         module = self.module  # type: ignore[attr-defined]

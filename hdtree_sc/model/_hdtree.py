@@ -6,30 +6,21 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
-from scvi.data.fields import (
-    CategoricalJointObsField,
-    CategoricalObsField,
-    LayerField,
-    NumericalJointObsField,
-    NumericalObsField,
-)
 from scvi.model.base import BaseModelClass, RNASeqMixin
 
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data._label_field import PartialLabelField
 from hdtree_sc.model._codebook_mixin import CodebookMixin
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._generative_mixin import GenerativeMixin
 from hdtree_sc.model._query_mixin import QueryMixin
+from hdtree_sc.model._setup_mixin import SetupMixin
 from hdtree_sc.model._time_mixin import TimeMixin
 from hdtree_sc.model._training_mixin import TreeTrainingMixin
 from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder
 from hdtree_sc.model._unplaced_mixin import UnplacedMixin
-from hdtree_sc.model._validation import check_likelihood, check_setup, check_shape
+from hdtree_sc.model._validation import check_likelihood, check_shape
 from hdtree_sc.module import HDTreeModule
-from hdtree_sc.module._hdtree import TIME_KEY
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,6 +33,7 @@ LIKELIHOODS = ("nb", "zinb", "normal", "bernoulli")
 
 
 class HDTree(
+    SetupMixin,
     QueryMixin,
     FileMixin,
     CodebookMixin,
@@ -145,12 +137,8 @@ class HDTree(
         n_hidden = n_hidden or (512 if many else 256)
         n_layers = n_layers or (3 if many else 2)
         n_input_pcs = n_input_pcs or (100 if many else 50)
-        categories = self.registry["field_registries"].get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {})
         self.module = self._module_cls(
-            n_input=stats.n_vars,
-            n_batch=stats.n_batch,
-            n_cats_per_cov=tuple(categories.get("n_cats_per_key", ())),
-            n_continuous_cov=stats.get("n_extra_continuous_covs", 0),
+            **self._input_shape(),
             n_latent=n_latent,
             n_hidden=n_hidden,
             n_layers=n_layers,
@@ -171,9 +159,6 @@ class HDTree(
         self.package_version_ = version("hdtree-sc")
         self.init_params_ = self._get_init_params(locals())
 
-    def _setup(self, name: str) -> Any:
-        return self.registry.get("setup_args", {}).get(name)
-
     def _labels_to_tell(self) -> tuple[bool, ...]:
         """Of each registered label, whether it is one to learn: the unknown one is not."""
         state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
@@ -182,75 +167,3 @@ class HDTree(
             msg = "use_labels: setup_anndata needs a labels_key= with at least two known labels."
             raise ValueError(msg)
         return told
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        time_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Register an AnnData for HDTree.
-
-        Parameters
-        ----------
-        adata
-            The data; values are read from ``X`` or ``layer`` and never changed.
-        layer
-            Layer with the values.
-        batch_key
-            ``obs`` column of batches, given to encoder and decoder.
-        labels_key
-            ``obs`` column of cell labels, missing in any number of cells. Training does not use them unless the
-            model is made with ``use_labels=True``.
-        time_key
-            ``obs`` column with the time of collection, a number, missing in any number of cells. The latent is trained
-            to tell it.
-        size_factor_key
-            ``obs`` column of library sizes, in place of the sum of each cell's counts.
-        categorical_covariate_keys
-            Further ``obs`` columns of categories, given to encoder and decoder.
-        continuous_covariate_keys
-            Further ``obs`` columns of numbers, given to encoder and decoder.
-        **kwargs
-            Keyword arguments of :meth:`scvi.data.AnnDataManager.register_fields`.
-
-        Raises
-        ------
-        KeyError
-            If a layer or column does not exist.
-        ValueError
-            If values are not finite, names are not unique, a category is missing in some cells, or a label has one
-            cell only. Nothing is changed then.
-        """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        categories = {"batch_key": batch_key, "labels_key": labels_key}
-        categories |= {f"categorical_covariate_keys[{i}]": k for i, k in enumerate(categorical_covariate_keys or [])}
-        numbers = {"time_key": time_key, "size_factor_key": size_factor_key}
-        numbers |= {f"continuous_covariate_keys[{i}]": k for i, k in enumerate(continuous_covariate_keys or [])}
-        check_setup(
-            adata,
-            layer=layer,
-            categorical=categories,
-            numerical=numbers,
-            labels_key=labels_key,
-            is_query="source_registry" in kwargs,
-        )
-        fields = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            PartialLabelField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
-            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
-            NumericalObsField(TIME_KEY, time_key, required=False),
-        ]
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scvi import REGISTRY_KEYS, settings
+from scvi import settings
 from scvi.model.base import UnsupervisedTrainingMixin
-from sklearn.utils.extmath import randomized_svd
 
 from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.data._splitter import PairSplitter
+from hdtree_sc.model._training_basics import TrainingBasics
 from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder, build_tree
 from hdtree_sc.train import ResumeCheckpoint, TreeTrainingPlan, TreeTrainRunner
 
@@ -25,24 +25,16 @@ if TYPE_CHECKING:
 
 TARGET_STEPS = 800
 """Steps that a default training takes on a small data set."""
-SVD_VALUES = 60_000_000
-"""Largest number of values (cells x features) that principal components are learned from."""
-
 HELD_OUT_CELLS = 5_000
 """Splits are checked on at most so many validation cells."""
-SCALE_CELLS = 5_000
-"""The scale of the principal components is learned from so many cells."""
 
 
-class TreeTrainingMixin(UnsupervisedTrainingMixin):
+class TreeTrainingMixin(TrainingBasics, UnsupervisedTrainingMixin):
     """scvi-tools' training with pairs of neighbours, and a tree at its end."""
 
     _data_splitter_cls = PairSplitter
     _training_plan_cls = TreeTrainingPlan
     _train_runner_cls = TreeTrainRunner
-
-    def _option(self, name: str) -> Any:
-        return self.init_params_["non_kwargs"][name]
 
     @property
     def _min_cells(self) -> int:
@@ -162,36 +154,13 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
             self.is_trained_ = True
         self.build_tree()
 
-    def _check_training(self, n_train: int, batch_size: int | None, devices: Any, strategy: Any) -> None:
-        if n_train < 2:
-            msg = f"train_size leaves {n_train} of {self.adata.n_obs} cells to train on: at least two are needed."
-            raise ValueError(msg)
-        if batch_size is not None and not 2 <= batch_size <= n_train:
-            msg = f"batch_size: {batch_size} is outside 2 to {n_train}, the number of training cells."
-            raise ValueError(msg)
-        many = (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
-        if (many or "ddp" in str(strategy)) and settings.seed is None:
-            msg = "Several devices need a seed, or each would draw its own split: set scvi.settings.seed first."
-            raise ValueError(msg)
-
     def _represent(self, train_indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Principal components of all cells; the scaler is fitted on training cells the first time."""
         self.train_indices_ = train_indices
-        module, scaler = self.module, self.module.scaler
-        if not bool(scaler.fitted):
+        if not bool(self.module.scaler.fitted):
             # it may refuse the times, and the scaler must not count as fitted then
             self._fit_time(rows=train_indices)
-            n = max(2, min(len(train_indices), SVD_VALUES // self.adata.n_vars))
-            rows = np.sort(np.random.default_rng(0).permutation(train_indices)[:n])
-            batches = list(self._batches(self.adata, rows, None, None))
-            x = torch.cat([tensors[REGISTRY_KEYS.X_KEY] for tensors in batches])
-            library = torch.cat([module._library(tensors) for tensors in batches])
-            scaler.fit_moments(x, library)
-            values = scaler(x, library).cpu().numpy()
-            n_components = min(scaler.components.shape[1], len(values) - 1)
-            _, _, axes = randomized_svd(values - values.mean(0), n_components, random_state=0)
-            held = [torch.from_numpy(part).to(scaler.components) for part in (values[:SCALE_CELLS], axes)]
-            scaler.set_components(*held)
+            self._fit_scaler(train_indices)
         return self._expression_pca(self._batches(self.adata, None, None, None))
 
     @torch.inference_mode()
@@ -252,10 +221,3 @@ class TreeTrainingMixin(UnsupervisedTrainingMixin):
         reference = self.get_expression_pca(indices=self.train_indices_)
         near, _ = nearest_neighbors(reference, 15, queries=self.get_expression_pca(indices=rows))
         return self.get_latent(indices=rows), near
-
-    def _validation_rows(self) -> NDArray[np.int64]:
-        """Rows of the validation cells."""
-        if self.validation_indices is not None:
-            return np.asarray(self.validation_indices)
-        # of an interrupted training, and in a file, scvi-tools does not keep them
-        return np.setdiff1d(np.arange(self.adata.n_obs), self.train_indices_)

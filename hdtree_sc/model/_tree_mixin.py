@@ -242,6 +242,10 @@ class TreeMixin:
         """The tree."""
         raise NotImplementedError
 
+    def node_columns(self) -> pd.DataFrame:
+        """What else the model knows of its nodes, columns of a table indexed by their names; nothing by default."""
+        return pd.DataFrame(index=list(self.get_tree().nodes))
+
     @property
     def _path_depth(self) -> int:
         """Number of levels of a path, of which a cell's may be fewer."""

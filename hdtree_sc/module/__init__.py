@@ -1,5 +1,6 @@
 """What is optimised, one file a system."""
 
+from hdtree_sc.module._branched import BranchedModule
 from hdtree_sc.module._hdtree import HDTreeModule
 
-__all__ = ["HDTreeModule"]
+__all__ = ["BranchedModule", "HDTreeModule"]

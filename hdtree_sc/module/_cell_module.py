@@ -53,7 +53,6 @@ class CellModule(BaseModuleClass):
     encoder: nn.Module
     decoder: Decoder
     map_head: nn.Module
-    time_head: nn.Module | None = None
     _diffusion_cls: type[LatentDiffusion] = LatentDiffusion
 
     def __init__(
@@ -80,6 +79,7 @@ class CellModule(BaseModuleClass):
             is_count=self.is_count,
             common_unit=gene_likelihood == "bernoulli",
         )
+        self.time_head: nn.Module | None = None
         # the second stage, once there is one
         self.diffusion: LatentDiffusion | None = None
         self.donors: Donors | None = None

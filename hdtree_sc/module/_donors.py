@@ -45,6 +45,13 @@ class Donors(nn.Module):
         self.library.copy_(library)
         self.covariates.copy_(covariates)
 
+    def joined(self, other: Donors) -> Donors:
+        """These cells and, behind them, others."""
+        out = Donors(len(self.node) + len(other.node), self.covariates.shape[1]).to(self.node.device)
+        for name, values in out.named_buffers():
+            values.copy_(torch.cat([getattr(self, name), getattr(other, name).to(values.device)]))
+        return out
+
     def draw(self, leaf: torch.Tensor, batch: int | None = None) -> torch.Tensor:
         """A random donor of the same leaf for each cell; the cells of a leaf share its donors out evenly.
 

@@ -107,7 +107,8 @@ class HDTreeModule(CellModule):
         self.codebook = TreeCodebook(n_latent, tree_depth)
         self.unplaced = UnplacedScore(n_input, self.n_pcs, is_count=self.is_count)
         self.map_head = MLP(n_latent, 2, n_hidden=128, n_layers=2, dropout=0.0)
-        self.time_head = MLP(n_latent, 1, n_hidden=64, n_layers=1, dropout=0.0) if has_time else None
+        if has_time:
+            self.time_head = MLP(n_latent, 1, n_hidden=64, n_layers=1, dropout=0.0)
         self.label_head = nn.Linear(n_latent, len(labels_to_tell)) if labels_to_tell else None
         self.register_buffer("labels_to_tell", torch.tensor(labels_to_tell, dtype=torch.bool), persistent=False)
         # mean and standard deviation of the known times of training cells

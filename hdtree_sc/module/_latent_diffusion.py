@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hdtree_sc.diffusion import CLEAN, NoiseSchedule, alpha_sigma, diffusion_loss, integrate
+from hdtree_sc.diffusion._objective import data_and_noise
 from hdtree_sc.nn import Denoiser, PathConditioner
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ class LatentDiffusion(nn.Module):
         """From data to the space in which diffusion runs, both (n, n_features)."""
         return (points - self.centre) @ self.axes / self.spread
 
+    def turn(self, differences: torch.Tensor) -> torch.Tensor:
+        """Differences of data, (n, n_features), in the space in which diffusion runs."""
+        return differences @ self.axes / self.spread
+
     def colour(self, whitened: torch.Tensor) -> torch.Tensor:
         """Back from the space in which diffusion runs."""
         return (whitened * self.spread) @ self.axes.T + self.centre
@@ -139,9 +144,12 @@ class LatentDiffusion(nn.Module):
 
     def loss(self, x0: torch.Tensor, where: Where, level: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Denoising loss (n,) of whitened data at noise levels (n, 1), see :func:`diffusion_loss`."""
-        return diffusion_loss(
-            lambda x, at: self.denoiser(x, at, self.condition(where, at)), x0, level, noise, self.target
-        )
+        return diffusion_loss(lambda x, at: self.answer(x, at, where), x0, level, noise, self.target)
+
+    def answer(self, x: torch.Tensor, level: torch.Tensor, *told: Where) -> torch.Tensor:
+        """What the denoiser says of noised data at levels (n, 1), under the mean of some conditions."""
+        condition = torch.stack([self.condition(where, level) for where in told]).mean(0)
+        return self.denoiser(x, level, condition)
 
     def levels_for_training(self, n: int, generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
         """Noise levels (n, 1), spread evenly over the schedule's time (stratified), in random order."""
@@ -149,18 +157,20 @@ class LatentDiffusion(nn.Module):
         order = torch.randperm(n, generator=generator, device=device)
         return self.schedule.level((order + drawn) / n).float().unsqueeze(1)
 
+    def data(self, x: torch.Tensor, level: torch.Tensor, where: Where) -> torch.Tensor:
+        """Estimate of the data, (n, n_features), from noised data at levels (n, 1)."""
+        return data_and_noise(self.answer(x, level, where), x, level, self.target)[0]
+
     def network(
         self, told: Sequence[Where], guidance: float = 1.0
     ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """The denoiser under the mean of some conditions, away from no condition by classifier-free guidance."""
 
         def answer(x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-            condition = torch.stack([self.condition(where, level) for where in told]).mean(0)
-            given = self.denoiser(x, level, condition)
+            given = self.answer(x, level, *told)
             if guidance == 1.0:
                 return given
-            nothing = untold(told[0], node=True, label=True)
-            free = self.denoiser(x, level, self.condition(nothing, level))
+            free = self.answer(x, level, untold(told[0], node=True, label=True))
             return free + guidance * (given - free)
 
         return answer
@@ -196,12 +206,16 @@ class LatentDiffusion(nn.Module):
         guidance
             Weight of the condition; 1 is the model as it was trained.
         """
+        levels = self.way(start, stop, n_steps)
+        return integrate(self.network(told, guidance), x, levels, method=method, target=self.target)
+
+    def way(self, start: float | None, stop: float | None, n_steps: int) -> torch.Tensor:
+        """Noise levels from one to another, as far apart as those of a whole run of ``n_steps`` are."""
         ends = [self.schedule.highest if start is None else start, CLEAN if stop is None else stop]
         times = self.schedule.time(torch.tensor([max(end, self.schedule.lowest) for end in ends], dtype=torch.float64))
         # a way over any part of the noise takes some steps, or the second order has nothing to begin with
         steps = max(round(n_steps * abs(float(times[1] - times[0]))) - (ends[1] == CLEAN), 3)
-        levels = self.schedule.steps(steps, *ends)
-        return integrate(self.network(told, guidance), x, levels, method=method, target=self.target)
+        return self.schedule.steps(steps, *ends)
 
     def noised(self, x: torch.Tensor, level: float) -> torch.Tensor:
         """Whitened data with fresh noise, at a noise level."""
@@ -214,13 +228,21 @@ class LatentDiffusion(nn.Module):
             where.label.unsqueeze(1) != NO_LABEL, self.label_means[where.label], self.node_means[where.node]
         )
 
+    def lca(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Lowest common ancestor of pairs of nodes, int (n,)."""
+        return self.path.lca(a, b)
+
+    def below(self, node: int) -> torch.Tensor:
+        """Of each node whether it is one node or below it, bool (n_nodes,)."""
+        return self.path.on_path[:, node] > 0
+
     def branch_levels(self, here: Where, there: Where) -> torch.Tensor:
         """Noise level (n,) at which two places are one: of their labels if both have one, else of their nodes.
 
         Never above the schedule, and minus infinity where the places are the same.
         """
         of_labels = self.label_levels[here.label, there.label]
-        common = self.path.lca(here.node, there.node)
+        common = self.lca(here.node, there.node)
         of_nodes = self.path.heights[common]
         inside = (common == here.node) | (common == there.node)
         of_nodes = torch.where(inside, -torch.inf, of_nodes)

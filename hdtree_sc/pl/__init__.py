@@ -1,5 +1,6 @@
 """Plots of trees, pseudotime, lineage paths, fates, genes and training, with scanpy's habits."""
 
+from hdtree_sc.pl._branch_points import branch_points
 from hdtree_sc.pl._embedding import tree_on_embedding
 from hdtree_sc.pl._fates import fates
 from hdtree_sc.pl._gene_trends import gene_trends
@@ -11,6 +12,7 @@ from hdtree_sc.pl._transmutation import transmutation
 from hdtree_sc.pl._tree import tree
 
 __all__ = [
+    "branch_points",
     "fates",
     "gene_trends",
     "lineage_path",

@@ -68,7 +68,7 @@ def category_colors(adata: AnnData, values: CellValues, palette: Palette | None 
     names = values.categories
     key = f"{values.name}_colors"
     if palette is not None:
-        colors = _from_palette(palette, names)
+        colors = from_palette(palette, names)
     else:
         stored = adata.uns.get(key) if values.is_obs else None
         if stored is not None and len(stored) >= len(names) and all(map(mcolors.is_color_like, stored)):
@@ -80,7 +80,7 @@ def category_colors(adata: AnnData, values: CellValues, palette: Palette | None 
     return colors
 
 
-def _from_palette(palette: Palette, names: Sequence[str]) -> list[Any]:
+def from_palette(palette: Palette, names: Sequence[str]) -> list[Any]:
     if isinstance(palette, Mapping):
         missing = [name for name in names if name not in palette]
         if missing:

@@ -61,8 +61,8 @@ def tree(
     ``adata.obs["<key>_time"]`` : float32
         Time that each latent tells, of models that were set up with ``time_key``.
     ``adata.uns["<key>"]``
-        ``"nodes"`` (DataFrame: ``parent``, ``level``, ``n_cells``, ``is_leaf``, ``height``), ``"codebook"`` (float32,
-        (n_nodes, n_latent)) and ``"params"``.
+        ``"nodes"`` (DataFrame: ``parent``, ``level``, ``n_cells``, ``is_leaf``, ``height``, and of a class tree
+        ``label``, ``log_snr``, ``support``), ``"codebook"`` (float32, (n_nodes, n_latent)) and ``"params"``.
 
     Raises
     ------
@@ -86,6 +86,8 @@ def tree(
     nodes = shape.to_frame()
     held = np.bincount(placed.leaf, minlength=len(shape))
     nodes["n_cells"] = subtree_sums(shape, held).astype(np.int64)
+    more = model.node_columns()
+    nodes[more.columns] = more.loc[nodes.index]
 
     out = adata.copy() if copy else adata
     out.obsm[keys.latent] = placed.latent

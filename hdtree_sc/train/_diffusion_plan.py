@@ -14,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 class DiffusionPlan(LightningModule):
     """AdamW under a one-cycle schedule, and a running mean of the weights, which is what is validated and kept.
 
-    A minibatch holds ``points`` (n, d) and ``where``, the arguments of the model's conditions; of validation also the
-    ``noise`` and ``level`` that each cell always has.
+    A minibatch holds ``points`` (n, d), the arguments of the model's conditions and maybe ``scatter``, the standard
+    deviation of the points (n, d) before whitening; of validation also the ``noise`` and ``level`` that each cell
+    always has.
 
     Parameters
     ----------
@@ -80,6 +81,9 @@ class DiffusionPlan(LightningModule):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """One step. A loss that is not finite is an error, never skipped."""
         points, generator = batch["points"], self.generator
+        if "scatter" in batch:  # cells whose point is known up to a normal error are at another each time
+            error = torch.randn(points.shape, generator=generator, device=points.device)
+            points = points + self.diffusion.turn(batch["scatter"] * error)
         where = self.diffusion.forget(self.make_where(batch), generator)
         level = self.diffusion.levels_for_training(len(points), generator, points.device)
         noise = torch.randn(points.shape, generator=generator, device=points.device)

@@ -87,3 +87,36 @@ def node_heights(tree: Tree, levels: NDArray[np.float64]) -> NDArray[np.float64]
         below = slice(first, first + int(is_leaf[node : node + tree.sizes[node]].sum()))
         heights[node] = levels[below, below].max()
     return heights
+
+
+def cosine_levels(
+    means: NDArray[np.float64], squared_norms: NDArray[np.float64], epsilon: float
+) -> NDArray[np.float64]:
+    """Noise level at which classes are as alike as they are within themselves, by the cosine of their means.
+
+    The published criterion in closed form, for classes of their mean squared norm: where
+    ``SNR * |mean difference|^2 / 2 = epsilon * (SNR * norm + d)``. It sees means alone.
+
+    Parameters
+    ----------
+    means
+        Means of centred data, (n, d).
+    squared_norms
+        Mean squared norm of each class, (n,).
+    epsilon
+        Difference of cosines that counts as none.
+
+    Returns
+    -------
+    Noise levels ``-log SNR`` (n, n); minus infinity where means never differ so much.
+
+    References
+    ----------
+    arXiv 2212.10777, branch-point discovery.
+    """
+    apart = 0.5 * np.square(means[:, None] - means[None]).sum(-1)
+    norm = 0.5 * (squared_norms[:, None] + squared_norms[None])
+    excess = apart - epsilon * norm
+    ratio = np.divide(excess, epsilon * means.shape[1], out=np.zeros_like(excess), where=excess > 0)
+    with np.errstate(divide="ignore"):
+        return np.log(ratio)

@@ -1,0 +1,444 @@
+"""BranchedDiffusion: a diffusion that forks where cell types part."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import networkx as nx
+import numpy as np
+import torch
+from scvi import settings
+from scvi.model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin
+
+from hdtree_sc._errors import listing
+from hdtree_sc.data._splitter import FittingSplitter
+from hdtree_sc.model._class_mixin import CRITERIA, Criterion
+from hdtree_sc.model._diffusion_mixin import DiffusionMixin
+from hdtree_sc.model._extension_mixin import ExtensionMixin
+from hdtree_sc.model._file_mixin import FileMixin
+from hdtree_sc.model._generative_mixin import SAMPLING_BATCH, GenerativeMixin
+from hdtree_sc.model._hdtree import HDTree
+from hdtree_sc.model._map_fit import fit_map
+from hdtree_sc.model._prefix_mixin import PrefixMixin
+from hdtree_sc.model._query_mixin import QueryMixin
+from hdtree_sc.model._setup_mixin import SetupMixin
+from hdtree_sc.model._training_basics import TrainingBasics
+from hdtree_sc.model._unplaced_mixin import UnplacedMixin
+from hdtree_sc.model._validation import check_likelihood, check_shape
+from hdtree_sc.module import BranchedModule
+from hdtree_sc.module._branched import COLLAPSED
+from hdtree_sc.train import OneCyclePlan, TreeTrainRunner
+from hdtree_sc.tree import Tree
+from hdtree_sc.tree._class_tree import LINKAGES, Linkage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
+
+    from hdtree_sc.diffusion import Method
+    from hdtree_sc.module._branched import Encoder
+    from hdtree_sc.nn._decoder import Likelihood
+
+LIKELIHOODS = ("nb", "zinb", "normal", "bernoulli")
+FEW_FEATURES = 64
+"""So many continuous features need no encoder."""
+TARGET_STEPS = 1500
+"""Steps that a default training of the autoencoder takes on a small data set."""
+
+
+class BranchedDiffusion(
+    SetupMixin,
+    QueryMixin,
+    FileMixin,
+    ExtensionMixin,
+    PrefixMixin,
+    GenerativeMixin,
+    DiffusionMixin,
+    UnplacedMixin,
+    TrainingBasics,
+    RNASeqMixin,
+    UnsupervisedTrainingMixin,
+    BaseModelClass,
+):
+    """Generate, transmute and extend known cell types with a diffusion that forks where they part.
+
+    At high noise cells of two types cannot be told apart; a *branch point* is the noise level below which they can.
+    All types share one way above it and go their own below. The branch points of all types are a tree.
+
+    Counts are diffused in the latent of a variational autoencoder that is trained first, few continuous features as
+    they are.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`, with ``labels_key=``.
+    registry
+        Registry of a data module, as in scvi-tools.
+    n_latent
+        Width of the latent.
+    n_hidden
+        Width of the hidden layers.
+    n_layers
+        Number of hidden layers of the encoder.
+    dropout_rate
+        Dropout rate of the encoder.
+    gene_likelihood
+        ``"nb"`` or ``"zinb"`` for raw counts, ``"normal"`` for continuous values, ``"bernoulli"`` for values in [0, 1].
+    n_pcs
+        Principal components of the expression that :func:`hdtree_sc.tl.tree` writes.
+    n_input_pcs
+        Principal components that the encoder reads.
+    latent_model
+        A trained :class:`HDTree` on cells with the same genes and batches, whose encoder and decoder are taken over
+        instead of training new ones.
+    encode
+        Whether there is an encoder; by default not for ``"normal"`` with up to 64 features, which are diffused as they
+        are.
+    tree
+        Tree of the labels: a :class:`hdtree_sc.Tree`, newick or networkx, whose leaves are the labels. Its topology is
+        kept and its heights are found. By default both are found.
+    criterion
+        What counts as mixed: ``"discriminability"`` (the best linear classifier is right for 60 % of the cells of two
+        classes) or ``"cosine"``, as published.
+    linkage
+        How pairs of classes make a tree: ``"complete"``, ``"average"``, or ``"single"``, as published.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> adata = ht.datasets.celegans()
+    >>> adata = adata[adata.obs["cell_type"].notna()].copy()
+    >>> ht.BranchedDiffusion.setup_anndata(adata, labels_key="cell_type")
+    >>> model = ht.BranchedDiffusion(adata)
+    >>> model.train()
+    >>> model.get_branch_points()
+    >>> awc = model.transmute(source="ADL", target="AWC")
+
+    References
+    ----------
+    Tseng et al., Hierarchically branched diffusion models, arXiv 2212.10777. What differs, and why, is in the guide.
+    """
+
+    _module_cls = BranchedModule
+    _data_splitter_cls = FittingSplitter
+    _training_plan_cls = OneCyclePlan
+    _train_runner_cls = TreeTrainRunner
+    _tree_key = "branched"
+    # classes are given, not found where cells are apart: without guidance they spill into their neighbours
+    _guidance = 1.5
+    # and their shapes differ more than those of sister leaves
+    _aligned_noise = 1.0
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        n_latent: int = 24,
+        n_hidden: int = 256,
+        n_layers: int = 2,
+        dropout_rate: float = 0.0,
+        gene_likelihood: Likelihood = "nb",
+        n_pcs: int = 30,
+        n_input_pcs: int = 50,
+        latent_model: HDTree | None = None,
+        encode: bool | None = None,  # noqa: FBT001
+        tree: Tree | nx.DiGraph | str | None = None,
+        criterion: Criterion = "discriminability",
+        linkage: Linkage = "complete",
+        encoder: str | None = None,
+    ) -> None:
+        super().__init__(adata, registry)
+        for name, value, allowed in (("criterion", criterion, CRITERIA), ("linkage", linkage, LINKAGES)):
+            if value not in allowed:
+                msg = f"{name}: {value!r} is none of {listing(allowed)}."
+                raise ValueError(msg)
+        if self._setup("labels_key") is None or len(self._registered_labels) < 2:
+            msg = "labels_key: BranchedDiffusion needs setup_anndata(adata, labels_key=...) with at least two labels."
+            raise ValueError(msg)
+        if latent_model is not None:
+            gene_likelihood = latent_model.module.gene_likelihood
+        if adata is not None:
+            check_shape(adata, n_latent=n_latent, tree_depth=1)
+            check_likelihood(adata, self._setup("layer"), gene_likelihood, LIKELIHOODS)
+        shape = self._input_shape()
+        if encoder is None:
+            few = gene_likelihood == "normal" and shape["n_input"] <= FEW_FEATURES and latent_model is None
+            without = few if encode is None else not encode
+            encoder = "none" if without else "variational"
+            encoder = "fixed" if latent_model is not None else encoder
+        if encoder == "none":
+            if gene_likelihood != "normal":
+                msg = f"encode: gene_likelihood={gene_likelihood!r} needs an encoder; only 'normal' does without."
+                raise ValueError(msg)
+            n_latent = shape["n_input"]
+        if latent_model is not None:
+            n_latent, n_hidden, n_layers, n_pcs, n_input_pcs = self._taken_over(latent_model)
+        self.module = self._module_cls(
+            **shape,
+            n_latent=n_latent,
+            n_hidden=n_hidden,
+            n_layers=n_layers,
+            dropout_rate=dropout_rate,
+            gene_likelihood=gene_likelihood,
+            n_pcs=n_pcs,
+            n_input_pcs=n_input_pcs,
+            encoder=cast("Encoder", encoder),
+        )
+        if latent_model is not None:
+            for part in ("encoder", "decoder", "scaler"):
+                getattr(self.module, part).load_state_dict(getattr(latent_model.module, part).state_dict())
+        # a file keeps text: the tree as newick, and of another model its weights alone
+        self._given = _as_tree(tree)
+        tree = None if self._given is None else self._given.to_newick()
+        latent_model = None
+        self._model_summary_string = (
+            f"BranchedDiffusion with n_latent: {n_latent}, n_hidden: {n_hidden}, n_layers: {n_layers}, "
+            f"gene_likelihood: {gene_likelihood}, encoder: {encoder}, criterion: {criterion}, linkage: {linkage}"
+        )
+        self.package_version_ = version("hdtree-sc")
+        self.init_params_ = self._get_init_params(locals())
+
+    def _taken_over(self, model: HDTree) -> tuple[int, int, int, int, int]:
+        """Widths of another model's networks."""
+        if not isinstance(model, HDTree):
+            msg = f"latent_model: a trained HDTree wanted, got {type(model).__name__}."
+            raise TypeError(msg)
+        model._require_trained("latent_model")
+        if list(model.get_var_names()) != list(self.get_var_names()):
+            msg = "latent_model: it has other genes than adata, or in another order."
+            raise ValueError(msg)
+        if model._input_shape() != self._input_shape():
+            msg = "latent_model: it was set up with other batches or covariates than adata."
+            raise ValueError(msg)
+        module = model.module
+        widths = [layer.out_features for layer in module.encoder.layers if isinstance(layer, torch.nn.Linear)]
+        return module.n_latent, widths[0], len(widths) - 1, module.n_pcs, module.n_input_pcs
+
+    def _seed(self) -> int:
+        return int(settings.seed or 0)
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,  # noqa: FBT001, FBT002
+        batch_size: int | None = None,
+        early_stopping: bool = False,  # noqa: FBT001, FBT002
+        checkpoint_dir: str | Path | None = None,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        diffusion_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the autoencoder, find the branch points in its latent, and train the diffusion.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes of the autoencoder over the training cells; by default about 1,500 steps, at most 400 passes.
+        accelerator
+            Lightning accelerator.
+        devices
+            Lightning devices.
+        train_size
+            Share of the cells trained on, 0.9 by default.
+        validation_size
+            Share of the cells validated on, the rest by default.
+        shuffle_set_split
+            Whether cells are shuffled before they are split.
+        batch_size
+            Cells in a minibatch of the autoencoder, 256 by default.
+        early_stopping
+            Whether the autoencoder stops when ``elbo_validation`` no longer falls.
+        checkpoint_dir
+            Folder: the model with its trained autoencoder is saved there as ``autoencoder``, and the diffusion writes
+            ``last.ckpt``. After a crash load the former and call ``train_diffusion(ckpt_path=".../last.ckpt")``.
+        datasplitter_kwargs
+            Keyword arguments of :class:`scvi.dataloaders.DataSplitter`.
+        plan_kwargs
+            Keyword arguments of the autoencoder's plan (``lr``, ``max_kl_weight``, ...).
+        diffusion_kwargs
+            Arguments of :meth:`train_diffusion` (``max_epochs``, ``n_hidden``, ...). ``gate`` is ``"step"`` unless
+            given: above a branch point its types are told apart by nothing.
+        **trainer_kwargs
+            Keyword arguments of :class:`scvi.train.Trainer`, used in both stages.
+
+        Raises
+        ------
+        ValueError
+            If a label has fewer than two training cells, or a minibatch is larger than the training set.
+        """
+        if self.adata is None:
+            msg = "train() needs cells: load or make the model with adata=."
+            raise ValueError(msg)
+        self._refuse_query("train")
+        n_train = int(round((train_size or 0.9) * self.adata.n_obs))
+        self._check_training(n_train, batch_size, devices, trainer_kwargs.get("strategy"))
+        self.class_tree_ = None
+        self._forget_generator()
+        split: dict[str, Any] = {
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "shuffle_set_split": shuffle_set_split,
+        }
+        splitter: dict[str, Any] = {"fit": self._fit_before} | (datasplitter_kwargs or {})
+        batch_size = batch_size or min(256, max(2, n_train // 4))
+        if self.module.encoder_kind == "variational":
+            if max_epochs is None:
+                max_epochs = int(np.clip(np.ceil(TARGET_STEPS / np.ceil(n_train / batch_size)), 20, 400))
+            warm = max(1, int(0.3 * max_epochs * np.ceil(n_train / batch_size)))
+            plan = {"n_epochs_kl_warmup": None, "n_steps_kl_warmup": warm} | (plan_kwargs or {})
+            self.module.train()
+            super(TrainingBasics, self).train(
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                batch_size=batch_size,
+                early_stopping=early_stopping,
+                datasplitter_kwargs=splitter,
+                plan_kwargs=plan,
+                **split,
+                **({"gradient_clip_val": 1.0} | trainer_kwargs),
+            )
+            self._leave_out_collapsed()
+        else:
+            cells = FittingSplitter(self.adata_manager, batch_size=batch_size, **split, **splitter)
+            cells.setup()
+            self.train_indices_, self.validation_indices_, self.test_indices_ = (
+                cells.train_idx, cells.val_idx, cells.test_idx,
+            )  # fmt: skip
+            self.is_trained_ = True
+            self.history_: dict[str, Any] = {}
+        self.module.eval()
+        self._learn_classes()
+        fit_map(self.module.map_head, self.get_latent(indices=self.train_indices_), seed=self._seed())
+        self._fit_unplaced()
+        if checkpoint_dir is not None:
+            self.save(str(Path(checkpoint_dir) / "autoencoder"), overwrite=True)
+        self.train_diffusion(
+            **(
+                {"accelerator": accelerator, "devices": devices, "checkpoint_dir": checkpoint_dir, "gate": "step"}
+                | trainer_kwargs
+                | (diffusion_kwargs or {})
+            )
+        )
+
+    def train_diffusion(self, *args: Any, **kwargs: Any) -> None:
+        """Train the diffusion alone, see :meth:`HDTree.train_diffusion`; :meth:`train` calls it."""
+        if self.class_tree_ is not None and any(np.isfinite(self._classes.opens)):
+            msg = "train_diffusion would lose the classes that were added: train a new model on all cells instead."
+            raise RuntimeError(msg)
+        super().train_diffusion(*args, **({"gate": "step"} | kwargs))
+
+    def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
+        """What is learned before training, of its cells alone."""
+        self.train_indices_ = train_indices
+        if not bool(self.module.scaler.fitted):
+            self._fit_scaler(train_indices)
+
+    @torch.inference_mode()
+    def _leave_out_collapsed(self) -> None:
+        """Leave out the latent dimensions that the autoencoder does not use: they would be noise to the diffusion."""
+        module = self.module.eval()
+        module.kept.fill_(1.0)
+        batches = self._batches(self.adata, self.train_indices_, None, None)
+        kl = self._over(batches, lambda tensors: (module.inference(**module._get_inference_input(tensors))["kl"],))[0]
+        module.kept.copy_(torch.from_numpy(kl.mean(0) > COLLAPSED))
+
+    @torch.inference_mode()
+    def _cells_to_learn(self, space: Any) -> dict[str, torch.Tensor]:
+        out = super()._cells_to_learn(space)
+        if self.module.encoder_kind == "variational" and space == "latent":
+            module = self.module
+            batches = self._batches(self.adata, None, None, None)
+            scatter = self._over(
+                batches, lambda tensors: (module.inference(**module._get_inference_input(tensors))["scatter"],)
+            )[0]
+            out["scatter"] = torch.from_numpy(scatter)
+        return out
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        n_cells: int,
+        node: str | None = None,
+        label: str | Sequence[str] | None = None,
+        batch: str | None = None,
+        library: float | ArrayLike | None = None,
+        n_steps: int = 50,
+        seed: int | None = None,
+        *,
+        share_prefix: bool = False,
+        method: Method = "dpm",
+        guidance: float | None = None,
+        keep_mean: bool = True,
+        batch_size: int = SAMPLING_BATCH,
+    ) -> AnnData:
+        """Make new cells: of the data as a whole, of a node, of one class or of several.
+
+        Parameters
+        ----------
+        n_cells
+            How many; of several classes: of each.
+        node
+            Name of a node, inner or leaf; the whole data by default.
+        label
+            A class, or a list of them.
+        batch, library, n_steps, seed, method, guidance, keep_mean, batch_size
+            See :meth:`HDTree.generate`.
+        share_prefix
+            Whether classes share the noisy part of their ways, which is walked once: fewer network calls. Cells of one
+            class are as independent as ever; the i-th cells of all classes come from the same noise and are paired.
+
+        Returns
+        -------
+        AnnData, see :meth:`HDTree.generate`, with ``.obs[labels_key]``. With ``share_prefix`` also ``.obs["prefix"]``,
+        the number that paired cells share, and in ``.uns["branched"]`` ``"network_calls"`` and
+        ``"network_calls_unshared"``: calls of the network for each of the ``n_cells``, and what they would be without.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        ValueError
+            If node, label or batch do not exist, a class is named twice, or a number makes no sense.
+        """
+        if (label is None or isinstance(label, str)) and not share_prefix:
+            return super().generate(
+                n_cells, node, label, batch, library, n_steps, seed, method=method, guidance=guidance,
+                keep_mean=keep_mean, batch_size=batch_size,
+            )  # fmt: skip
+        self._require_generator("generate")
+        self._check_sampling(n_cells, n_steps, method, batch_size)
+        if label is None:
+            inside = self._classes.below()[:, self._told(node, None)[0]]
+            label = [name for name in self._classes.classes if inside[self._classes.number_of(name)]]
+        names = [label] if isinstance(label, str) else list(label)
+        if not names or len(set(names)) < len(names):
+            msg = f"label: each class once wanted, got {names}."
+            raise ValueError(msg)
+        numbers = [self._told(node, name)[0] for name in names]
+        guidance = self._guidance if guidance is None else guidance
+        return self._generate_classes(
+            n_cells, names, numbers, share_prefix=share_prefix, batch=batch, library=library, n_steps=n_steps,
+            seed=seed, method=method, guidance=guidance, keep_mean=keep_mean, batch_size=batch_size,
+        )  # fmt: skip
+
+
+def _as_tree(tree: Tree | nx.DiGraph | str | None) -> Tree | None:
+    """A tree of whatever kind."""
+    if tree is None or isinstance(tree, Tree):
+        return tree
+    if isinstance(tree, str):
+        return Tree.from_newick(tree)
+    if isinstance(tree, nx.DiGraph):
+        return Tree.from_networkx(tree)
+    msg = f"tree: a hdtree_sc.Tree, newick or a networkx.DiGraph wanted, got {type(tree).__name__}."
+    raise TypeError(msg)

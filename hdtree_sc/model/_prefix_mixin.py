@@ -1,0 +1,93 @@
+"""Several classes at once: the noisy part of their ways is walked together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hdtree_sc.model._cell_maker import one_batch, seeded
+from hdtree_sc.model._class_mixin import ClassMixin
+from hdtree_sc.module._latent_diffusion import Where
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import ArrayLike
+
+    from hdtree_sc.diffusion import Method
+
+
+class PrefixMixin(ClassMixin):
+    """What ``generate`` of several classes is made of."""
+
+    def _generate_classes(
+        self,
+        n_cells: int,
+        names: list[str],
+        numbers: list[int],
+        *,
+        share_prefix: bool,
+        batch: str | None,
+        library: float | ArrayLike | None,
+        n_steps: int,
+        seed: int | None,
+        method: Method,
+        guidance: float,
+        keep_mean: bool,
+        batch_size: int,
+    ) -> AnnData:
+        device = self.module.device  # type: ignore[attr-defined]
+        in_batch = None if batch is None else one_batch(self.registry, batch)  # type: ignore[attr-defined]
+        node = torch.tensor(numbers, device=device).repeat_interleave(n_cells)
+        where = Where(node, torch.zeros_like(node))
+        options: dict[str, Any] = {"n_steps": n_steps, "method": method, "guidance": guidance}
+        more: dict[str, Any] = {}
+        with seeded(seed):
+            if share_prefix:
+                parts = [
+                    self._ways_down(numbers, len(rows), options)
+                    for rows in torch.arange(n_cells).split(max(1, batch_size // len(numbers)))
+                ]
+                # classes first, then the cells of each
+                whitened = torch.cat([points for points, _ in parts], 1).flatten(0, 1)
+                alone = len(self.module.diffusion.way(None, None, n_steps)) - 1  # type: ignore[attr-defined]
+                twice = 1 if guidance == 1.0 else 2
+                more = {"network_calls": parts[0][1] * twice, "network_calls_unshared": alone * len(numbers) * twice}
+            else:
+                whitened = self._sampled(where, n_steps, method, guidance, batch_size)  # type: ignore[attr-defined]
+            around = self._drawn_surroundings(whitened, where, in_batch, library)  # type: ignore[attr-defined]
+            cells = [f"generated_{i}" for i in range(len(whitened))]
+            out = self._assembled(whitened, around, cells, keep_mean, batch_size)  # type: ignore[attr-defined]
+        out.obs[self._setup("labels_key")] = pd.Categorical(np.repeat(names, n_cells))  # type: ignore[attr-defined]
+        if share_prefix:
+            out.obs["prefix"] = np.tile(np.arange(n_cells), len(names))
+        return self._signed(  # type: ignore[attr-defined]
+            out, function="generate", label=names, batch=batch, seed=seed, share_prefix=share_prefix, **options, **more
+        )
+
+    def _ways_down(self, numbers: list[int], n: int, options: dict[str, Any]) -> tuple[torch.Tensor, int]:
+        """Whitened points of classes, (n_classes, n, d), and the network calls of each row's whole family.
+
+        Every node on the way to a class is walked once, from the branch point above it down to its own.
+        """
+        diffusion, tree = self.module.diffusion, self._classes  # type: ignore[attr-defined]
+        wanted, calls = tree.below()[numbers].any(0), 0
+        start = torch.randn(n, diffusion.centre.shape[0], device=diffusion.centre.device)
+        at: dict[int, tuple[torch.Tensor, float | None]] = {-1: (start, None)}
+        for node in np.flatnonzero(wanted).tolist():
+            parent = tree.parents[node]
+            x, level = at[parent]
+            if np.isfinite(tree.opens[node]) and level is not None and tree.opens[node] > level:
+                x, level = at[-1]  # it parts before its parent does
+            stop = None if tree.labels[node] else float(min(tree.levels[node], diffusion.schedule.highest))
+            if stop is not None and level is not None and stop >= level:
+                at[node] = (x, level)  # a node that parts where its parent does
+                continue
+            where = Where(*(torch.full((n,), value, device=start.device) for value in (node, 0)))
+            if stop is None or level is not None or stop < diffusion.schedule.highest:
+                calls += len(diffusion.way(level, stop, options["n_steps"])) - 1
+                x = diffusion.flow(x, where, start=level, stop=stop, **options)
+            at[node] = (x, stop)
+        return torch.stack([at[number][0] for number in numbers]), calls

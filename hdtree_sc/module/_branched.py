@@ -1,0 +1,203 @@
+"""The autoencoder in whose latent branched diffusion runs, and where the classes lie in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.distributions import Normal
+from scvi.module.base import LossOutput, auto_move_data
+from torch import nn
+
+from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
+from hdtree_sc.module._cell_module import CellModule
+from hdtree_sc.nn import MLP, Decoder
+from hdtree_sc.nn._unplaced import UnplacedScore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.distributions import Distribution
+
+    from hdtree_sc.nn._decoder import Likelihood
+
+Encoder = Literal["variational", "fixed", "none"]
+"""``"variational"``: trained; ``"fixed"``: taken over from another model; ``"none"``: features are the latent."""
+COLLAPSED = 0.01
+"""Nats of Kullback-Leibler divergence below which a latent dimension tells nothing and is left out."""
+SPREAD = 1e-3
+"""Standard deviation of decoded features in standard deviations, where features are the latent."""
+
+
+class GaussianClasses(nn.Module):
+    """Which class a latent is of: normal classes with one covariance (linear discriminant analysis).
+
+    Parameters
+    ----------
+    n_classes
+        Number of classes.
+    n_latent
+        Width of the latent.
+    """
+
+    means: torch.Tensor
+    precision: torch.Tensor
+    log_prior: torch.Tensor
+
+    def __init__(self, n_classes: int, n_latent: int) -> None:
+        super().__init__()
+        self.register_buffer("means", torch.zeros(n_classes, n_latent))
+        self.register_buffer("precision", torch.eye(n_latent))
+        self.register_buffer("log_prior", torch.zeros(n_classes))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Probabilities of the classes, (n, n_classes)."""
+        turned = self.means @ self.precision
+        logits = z @ turned.T - 0.5 * (turned * self.means).sum(1) + self.log_prior
+        return logits.softmax(1)
+
+
+class BranchedModule(CellModule):
+    """Variational count autoencoder, or what stands in its place, and classes in its latent.
+
+    Parameters
+    ----------
+    n_input
+        Number of features.
+    n_batch, n_cats_per_cov, n_continuous_cov
+        See :class:`CellModule`.
+    n_latent
+        Width of the latent.
+    n_hidden
+        Width of the hidden layers.
+    n_layers
+        Number of hidden layers of the encoder.
+    dropout_rate
+        Dropout rate of the encoder.
+    gene_likelihood
+        ``"nb"``, ``"zinb"``, ``"normal"`` or ``"bernoulli"``.
+    n_pcs, n_input_pcs
+        See :class:`CellModule`.
+    encoder
+        What the encoder is.
+    """
+
+    _diffusion_cls = BranchedLatentDiffusion
+    kept: torch.Tensor
+
+    def __init__(
+        self,
+        n_input: int,
+        *,
+        n_batch: int = 1,
+        n_cats_per_cov: Sequence[int] = (),
+        n_continuous_cov: int = 0,
+        n_latent: int = 24,
+        n_hidden: int = 256,
+        n_layers: int = 2,
+        dropout_rate: float = 0.0,
+        gene_likelihood: Likelihood = "nb",
+        n_pcs: int = 30,
+        n_input_pcs: int = 50,
+        encoder: Encoder = "variational",
+    ) -> None:
+        super().__init__(
+            n_input,
+            n_batch=n_batch,
+            n_cats_per_cov=n_cats_per_cov,
+            n_continuous_cov=n_continuous_cov,
+            n_latent=n_latent,
+            gene_likelihood=gene_likelihood,
+            n_pcs=n_pcs,
+            n_input_pcs=n_input_pcs,
+        )
+        self.encoder_kind = encoder
+        n_covariates = self.covariates.width
+        if encoder != "none":
+            n_out = 2 * n_latent if encoder == "variational" else n_latent
+            self.encoder = MLP(
+                self.n_input_pcs + n_covariates, n_out, n_hidden=n_hidden, n_layers=n_layers, dropout=dropout_rate
+            )
+            self.decoder = Decoder(
+                n_latent, n_input, n_covariates=n_covariates, likelihood=gene_likelihood, n_hidden=n_hidden
+            )
+        self.unplaced = UnplacedScore(n_input, self.n_pcs, is_count=self.is_count)
+        self.map_head = MLP(n_latent, 2, n_hidden=128, n_layers=2, dropout=0.0)
+        self.register_buffer("kept", torch.ones(n_latent))
+        self.classes: GaussianClasses | None = None
+
+    def on_load(self, model: Any, **kwargs: Any) -> None:
+        """Make room for classes and the second stage of a saved model."""
+        super().on_load(model, **kwargs)
+        held = getattr(model, "class_tree_", None)
+        if held is not None:
+            self.classes = GaussianClasses(sum(map(bool, held["labels"])), self.n_latent)
+
+    def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
+        if self.encoder_kind == "none":
+            library = self._library(tensors)
+            x = self.scaler(tensors[REGISTRY_KEYS.X_KEY], library)
+            return {"x": x, "covariates": self.covariates(tensors), "library": library}
+        x, covariates, library = self._encoder_input(tensors)
+        return {"x": x, "covariates": covariates, "library": library}
+
+    @auto_move_data
+    def inference(
+        self, x: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, n_samples: int = 1
+    ) -> dict[str, torch.Tensor]:
+        """Latents: drawn from the posterior in training and of several samples, its mean otherwise.
+
+        ``scatter`` is the standard deviation of the posterior, ``kl`` its divergence from the prior, (n, n_latent).
+        """
+        if self.encoder_kind == "none":
+            z, scatter, kl = x, torch.zeros_like(x), torch.zeros_like(x)
+        else:
+            told = self.encoder(torch.cat([x, covariates], dim=1))
+            if self.encoder_kind == "fixed":
+                z, scatter, kl = told, torch.zeros_like(told), torch.zeros_like(told)
+            else:
+                z, log_variance = told.chunk(2, dim=1)
+                log_variance = log_variance.clamp(-12.0, 8.0)
+                scatter = (0.5 * log_variance).exp()
+                kl = 0.5 * (z.square() + log_variance.exp() - 1.0 - log_variance)
+        mean = z
+        if n_samples > 1:
+            z, library = z.expand(n_samples, *z.shape), library.expand(n_samples, *library.shape)
+        if self.training or n_samples > 1:
+            z = z + scatter * torch.randn_like(z)
+        return {"z": z * self.kept, "mean": mean, "scatter": scatter * self.kept, "kl": kl, "library": library}
+
+    @auto_move_data
+    def generative(
+        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, transform_batch: int | None = None
+    ) -> dict[str, Distribution]:
+        """Likelihood of the expression given latents, see :class:`CellModule`."""
+        if self.encoder_kind != "none":
+            return super().generative(z, covariates, library, transform_batch)
+        values = z * self.scaler.std + self.scaler.mean
+        return {"px": Normal(values, (SPREAD * self.scaler.std).expand_as(values), normal_mu=values)}
+
+    def loss(
+        self,
+        tensors: dict[str, torch.Tensor],
+        inference_outputs: dict[str, torch.Tensor],
+        generative_outputs: dict[str, Distribution],
+        *,
+        kl_weight: float = 1.0,
+    ) -> LossOutput:
+        """Negative evidence lower bound of a minibatch.
+
+        Parameters
+        ----------
+        tensors
+            Minibatch.
+        inference_outputs, generative_outputs
+            Of :meth:`inference` and :meth:`generative`.
+        kl_weight
+            Weight of the divergence from the prior.
+        """
+        reconstruction = -generative_outputs["px"].log_prob(tensors[REGISTRY_KEYS.X_KEY]).sum(-1)
+        kl = inference_outputs["kl"].sum(1)
+        loss = (reconstruction + kl_weight * kl).mean()
+        return LossOutput(loss=loss, reconstruction_loss=reconstruction, kl_local=kl, n_obs_minibatch=len(kl))
