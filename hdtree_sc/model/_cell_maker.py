@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,13 +46,16 @@ class Surroundings:
         Library sizes, (n, 1).
     covariates
         Covariate vectors, (n, width).
+    node
+        Number of the node that cells are of, int (n,).
     """
 
     library: torch.Tensor
     covariates: torch.Tensor
+    node: torch.Tensor
 
     def __getitem__(self, rows: Any) -> Surroundings:
-        return Surroundings(self.library[rows], self.covariates[rows])
+        return Surroundings(self.library[rows], self.covariates[rows], self.node[rows])
 
     def in_batch(self, batch: int, n_batch: int) -> Surroundings:
         """The same in one batch."""
@@ -60,7 +63,7 @@ class Surroundings:
         if n_batch > 1:
             covariates[:, :n_batch] = 0.0
             covariates[:, batch] = 1.0
-        return Surroundings(self.library, covariates)
+        return replace(self, covariates=covariates)
 
 
 @dataclass
@@ -134,7 +137,8 @@ def _decoded(
     """Points, what they are decoded with and the likelihood of their expression, some at a time."""
     for rows in torch.arange(len(whitened)).split(batch_size):
         around, points = surroundings[rows], module.diffusion.colour(whitened[rows])
-        yield points, around, SPACES[module.space].expression(module, points, around.covariates, around.library)
+        told = (around.covariates, around.library, around.node)
+        yield points, around, SPACES[module.space].expression(module, points, *told)
 
 
 def covariate_columns(registry: dict[str, Any], module: Any, surroundings: Surroundings) -> pd.DataFrame:

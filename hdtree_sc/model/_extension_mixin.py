@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.train import Trainer
 
@@ -23,12 +24,14 @@ from hdtree_sc.train import DiffusionPlan
 from hdtree_sc.tree._branch_points import mixing_levels
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
 
 LEAST_CELLS = 10
 EPOCHS = 20
+OFFSET_CELLS = 2_000
+OFFSET_STEPS = 200
+OFFSET_SD = 1.0
+"""Prior standard deviation of the offset of a gene, in log expression."""
 
 
 class ExtensionMixin(ClassMixin):
@@ -51,8 +54,8 @@ class ExtensionMixin(ClassMixin):
         """Teach the model one more class; what it gives of the others stays the same to the bit.
 
         The class is attached to the tree at the lowest node all of whose classes it is mixed with at that node's branch
-        point. A small network of its own speaks below its branch point; nothing else is trained, autoencoder and
-        decoder included: genes that only the new class uses are told as well as the other classes taught them.
+        point. A small network of its own speaks below its branch point, and its genes get an offset in the decoder;
+        nothing else is trained.
 
         Parameters
         ----------
@@ -90,7 +93,8 @@ class ExtensionMixin(ClassMixin):
         tree = self._classes
         number = self._check_extension(adata, label, attach)
         seed = int(self._seed())  # type: ignore[attr-defined]
-        cells = self._cells_of_class(adata)
+        bare = self._without_label(adata)
+        cells = self._cells_of_class(bare)
         diffusion: BranchedLatentDiffusion = copy.deepcopy(self.module.diffusion).cpu()  # type: ignore[attr-defined]
         drawn = diffusion.whiten(drawn_points(cells, seed)).double()
         held = torch.tensor([tree.number_of(name) for name in tree.classes])
@@ -126,6 +130,7 @@ class ExtensionMixin(ClassMixin):
             msg = "add_class was interrupted: the model is as it was before."
             raise RuntimeError(msg)
         training.load_state_dict(plan.learned(best=False))
+        cells["offset"] = self._fitted_offset(bare, cells)
         self._take_in(label, grown.to_dict(), diffusion, cells, own)
 
     def _check_extension(self, adata: AnnData, label: str, attach: str | None) -> int | None:
@@ -154,6 +159,36 @@ class ExtensionMixin(ClassMixin):
             raise ValueError(msg)
         return names.index(attach)
 
+    def _without_label(self, adata: AnnData) -> AnnData:
+        """The cells without the label, which the registry of the model does not have; the matrix is not copied."""
+        column = self._setup("labels_key")  # type: ignore[attr-defined]
+        obs = adata.obs.drop(columns=[column], errors="ignore")
+        return AnnData(adata.X, obs=obs, var=adata.var[[]], layers=dict(adata.layers))
+
+    def _fitted_offset(self, adata: AnnData, cells: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the genes of the new cells have that the decoder does not tell, (n_input,): a MAP estimate.
+
+        The decoder stays as it is; a normal prior keeps genes that it tells well where they are.
+        """
+        module = self.module  # type: ignore[attr-defined]
+        offset = torch.zeros_like(module.scaler.mean)
+        if module.encoder_kind == "none":
+            return offset
+        rows = np.random.default_rng(0).permutation(adata.n_obs)[:OFFSET_CELLS]
+        x = torch.cat([tensors[REGISTRY_KEYS.X_KEY] for tensors in self._batches(adata, np.sort(rows), None, None)])
+        held = torch.from_numpy(np.sort(rows))
+        z, covariates, library = (cells[name][held].to(x.device) for name in ("points", "covariates", "library"))
+        offset.requires_grad_()
+        optimizer = torch.optim.Adam([offset], lr=0.05)
+        with torch.enable_grad():
+            for _ in range(OFFSET_STEPS):
+                told = module.generative(z, covariates, library, offset=offset)["px"]
+                prior = 0.5 * (offset / OFFSET_SD).square().sum()
+                (gradient,) = torch.autograd.grad(prior - told.log_prob(x).sum(), offset)
+                offset.grad = gradient / len(x)
+                optimizer.step()
+        return offset.detach()
+
     @torch.inference_mode()
     def _cells_of_class(self, adata: AnnData) -> dict[str, torch.Tensor]:
         module = self.module  # type: ignore[attr-defined]
@@ -164,11 +199,7 @@ class ExtensionMixin(ClassMixin):
             return out["z"].float(), out["scatter"].float(), batch, module._library(tensors), module.covariates(tensors)
 
         names = ("points", "scatter", "batch", "library", "covariates")
-        column = self._setup("labels_key")  # type: ignore[attr-defined]
-        # the registry of the model has no such label
-        bare = adata.copy() if column in adata.obs else adata
-        bare.obs.drop(columns=[column], errors="ignore", inplace=True)
-        values = self._over(self._batches(bare, None, None, None), read)
+        values = self._over(self._batches(adata, None, None, None), read)
         return dict(zip(names, (torch.from_numpy(part) for part in values), strict=True))
 
     def _take_in(
@@ -194,6 +225,10 @@ class ExtensionMixin(ClassMixin):
         params: dict[str, Any] = copy.deepcopy(self.diffusion_params_ or {})
         params["diffusion"]["attached"] = [*params["diffusion"].get("attached", []), tree["parents"][own]]
         params["donors"] = list(joined.covariates.shape)
+        known = (
+            module.offsets if module.offsets is not None else module.scaler.mean.new_zeros(own, len(cells["offset"]))
+        )
+        module.offsets = torch.cat([known, cells["offset"].to(known)[None]])
         module.classes = classes
         module.set_generator(diffusion.to(module.device).eval(), joined.to(module.device), module.space)
         self.diffusion_params_, self.class_tree_ = params, tree

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -226,8 +227,8 @@ class GenerativeMixin(GeneratorMixin):
             Whether cells move by the difference of the means of target and source, at the noise at which they turn.
         noise_level
             Noise level ``-log SNR`` at which they turn: less keeps more of the cell, more makes it more like the
-            target's. By default -2 of cells that are aligned (1 of :class:`BranchedDiffusion`), and else the branch point
-            of source and target.
+            target's. By default -2 of cells that are aligned, 1 where features themselves are diffused, and else the
+            branch point of source and target.
         guidance
             Weight of the target against no condition; by default as in :meth:`generate`.
         keep_mean
@@ -303,7 +304,8 @@ class GenerativeMixin(GeneratorMixin):
             many = cells.of(np.tile(np.arange(len(cells)), n_draws))
             number = np.repeat(np.arange(n_draws), len(cells))
             names = many.names if n_draws == 1 else [f"{name}-{i}" for name, i in zip(many.names, number, strict=True)]
-            out = self._assembled(torch.cat(draws), many.around, names, keep_mean, batch_size)
+            around = replace(many.around, node=onto.node.repeat(n_draws))
+            out = self._assembled(torch.cat(draws), around, names, keep_mean, batch_size)
         if keep_mean:
             before = expected(self.module, cells.whitened, cells.around, batch_size=batch_size)  # type: ignore[attr-defined]
             out.layers["source_mean"] = np.tile(before, (n_draws, 1))
@@ -405,6 +407,8 @@ class GenerativeMixin(GeneratorMixin):
             ends = [hybrid, *ends[:2]]
             around = self._drawn_surroundings(hybrid, wheres[0], None, None)
             around = around[torch.arange(n_cells, device=self._device).repeat(3)]
+            # a hybrid is of neither
+            around = replace(around, node=torch.cat([torch.zeros_like(wheres[0].node), *(w.node for w in wheres)]))
             roles = np.repeat(["hybrid", a, b], n_cells)
             pair = np.tile(np.arange(n_cells), 3)
             names = [f"{role}_{i}" for role, i in zip(roles, pair, strict=True)]

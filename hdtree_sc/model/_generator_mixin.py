@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,7 +123,9 @@ class GeneratorMixin:
         parts = [torch.from_numpy(part).to(self._device) for part in self._over(batches, read)]  # type: ignore[attr-defined]
         given = self._source_adata(adata)  # type: ignore[attr-defined]
         obs = given.obs if indices is None else given.obs.iloc[np.asarray(indices)]
-        return _RealCells(obs.index, obs, parts[0], Where(parts[1], parts[2]), Surroundings(parts[3], parts[4]))
+        return _RealCells(
+            obs.index, obs, parts[0], Where(parts[1], parts[2]), Surroundings(parts[3], parts[4], parts[1])
+        )
 
     def _sources(self, cells: _RealCells, source: str | None) -> _RealCells:
         """The cells of a label or a node."""
@@ -209,14 +211,15 @@ class GeneratorMixin:
         else:
             unknown = module.donors.covariates.mean(0).expand(len(points), -1)
             latent = SPACES[module.space].latent(module, points, unknown)
-        rows = module.donors.draw(self._donor_leaves(where, latent), batch)
-        around = Surroundings(module.donors.library[rows], module.donors.covariates[rows])
+        leaf = self._donor_leaves(where, latent)
+        rows = module.donors.draw(leaf, batch)
+        around = Surroundings(module.donors.library[rows], module.donors.covariates[rows], leaf)
         if library is not None:
             size = torch.as_tensor(np.asarray(library, dtype=np.float32)).to(self._device).reshape(-1, 1)
             if len(size) not in (1, len(points)) or not bool((size > 0).all()):
                 msg = f"library: one positive number, or one for each of {len(points)} cells wanted."
                 raise ValueError(msg)
-            around = Surroundings(size.expand(len(points), 1).contiguous(), around.covariates)
+            around = replace(around, library=size.expand(len(points), 1).contiguous())
         return around if batch is None else around.in_batch(batch, module.covariates.n_batch)
 
     def _assembled(

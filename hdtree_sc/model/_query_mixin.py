@@ -166,7 +166,9 @@ class QueryMixin:
         if adata is None:
             msg = "adata: the model was loaded without data, so name the cells (adata=)."
             raise ValueError(msg)
-        if self.get_anndata_manager(adata) is None:  # type: ignore[attr-defined]
+        known = self.get_anndata_manager(adata)  # type: ignore[attr-defined]
+        # a copy carries the mark of what it was copied from, and may hold labels that that had not
+        if known is None or known.adata is not adata:
             # one guest at a time: scvi-tools would keep every AnnData that was ever asked about
             if self._guest is not None:
                 self.deregister_manager(self._guest)  # type: ignore[attr-defined]

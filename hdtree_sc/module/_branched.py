@@ -85,6 +85,7 @@ class BranchedModule(CellModule):
 
     _diffusion_cls = BranchedLatentDiffusion
     kept: torch.Tensor
+    offsets: torch.Tensor | None
 
     def __init__(
         self,
@@ -126,6 +127,8 @@ class BranchedModule(CellModule):
         self.map_head = MLP(n_latent, 2, n_hidden=128, n_layers=2, dropout=0.0)
         self.register_buffer("kept", torch.ones(n_latent))
         self.classes: GaussianClasses | None = None
+        # of classes that were added: what their genes have that the decoder was not taught, (n_nodes, n_input)
+        self.register_buffer("offsets", None)
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
         """Make room for classes and the second stage of a saved model."""
@@ -133,6 +136,12 @@ class BranchedModule(CellModule):
         held = getattr(model, "class_tree_", None)
         if held is not None:
             self.classes = GaussianClasses(sum(map(bool, held["labels"])), self.n_latent)
+            if any(level == level for level in held["opens"]):  # not NaN: a class was added
+                self.offsets = self.scaler.mean.new_zeros(len(held["labels"]), len(self.scaler.mean))
+
+    def offset(self, node: torch.Tensor | None) -> torch.Tensor | None:
+        """What the decoder adds for cells of some nodes, (n, n_input); None for nothing."""
+        return None if node is None or self.offsets is None else self.offsets[node]
 
     def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
         if self.encoder_kind == "none":
@@ -170,11 +179,16 @@ class BranchedModule(CellModule):
 
     @auto_move_data
     def generative(
-        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, transform_batch: int | None = None
+        self,
+        z: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        transform_batch: int | None = None,
+        offset: torch.Tensor | None = None,
     ) -> dict[str, Distribution]:
         """Likelihood of the expression given latents, see :class:`CellModule`."""
         if self.encoder_kind != "none":
-            return super().generative(z, covariates, library, transform_batch)
+            return super().generative(z, covariates, library, transform_batch, offset)
         values = z * self.scaler.std + self.scaler.mean
         return {"px": Normal(values, (SPREAD * self.scaler.std).expand_as(values), normal_mu=values)}
 

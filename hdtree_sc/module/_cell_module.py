@@ -95,6 +95,10 @@ class CellModule(BaseModuleClass):
         if params is not None:
             self.set_generator(self._diffusion_cls(**params["diffusion"]), Donors(*params["donors"]), params["space"])
 
+    def offset(self, node: torch.Tensor | None) -> torch.Tensor | None:
+        """What the decoder adds for cells of some nodes, (n, n_input); None for nothing."""
+        return None
+
     def _library(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> torch.Tensor:
         size_factor = tensors.get(prefix + REGISTRY_KEYS.SIZE_FACTOR_KEY)
         if size_factor is not None:
@@ -123,7 +127,12 @@ class CellModule(BaseModuleClass):
 
     @auto_move_data
     def generative(
-        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, transform_batch: int | None = None
+        self,
+        z: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        transform_batch: int | None = None,
+        offset: torch.Tensor | None = None,
     ) -> dict[str, Distribution]:
         """Likelihood of the expression given latents.
 
@@ -137,6 +146,8 @@ class CellModule(BaseModuleClass):
             Library sizes, (n, 1) or (n_samples, n, 1).
         transform_batch
             Batch to pretend for all cells.
+        offset
+            See :class:`hdtree_sc.nn.Decoder`.
         """
         if transform_batch is not None and self.covariates.n_batch > 1:
             covariates = covariates.clone()
@@ -144,7 +155,7 @@ class CellModule(BaseModuleClass):
             covariates[:, transform_batch] = 1.0
         if z.ndim > covariates.ndim:
             covariates = covariates.expand(z.shape[0], *covariates.shape)
-        out = self.decoder(z, covariates, library)
+        out = self.decoder(z, covariates, library, offset)
         if self.gene_likelihood == "nb":
             return {"px": SparseNegativeBinomial(**out)}
         if self.gene_likelihood == "zinb":

@@ -40,10 +40,14 @@ class LatentSpace:
 
     @staticmethod
     def expression(
-        module: CellModule, points: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
+        module: CellModule,
+        points: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        node: torch.Tensor | None = None,
     ) -> Distribution:
         """Likelihood of the expression of points."""
-        return module.generative(points, covariates, library)["px"]
+        return module.generative(points, covariates, library, offset=module.offset(node))["px"]
 
 
 class ExpressionSpace:
@@ -71,7 +75,11 @@ class ExpressionSpace:
 
     @staticmethod
     def expression(
-        module: CellModule, points: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
+        module: CellModule,
+        points: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        node: torch.Tensor | None = None,
     ) -> Distribution:
         """Likelihood of the expression of points."""
         scaler = module.scaler

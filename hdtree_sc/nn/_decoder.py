@@ -52,7 +52,13 @@ class Decoder(nn.Module):
         if likelihood == "zinb":
             self.dropout_logits = nn.Linear(n_hidden, n_features)
 
-    def forward(self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self,
+        z: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        offset: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Likelihood parameters.
 
         Parameters
@@ -63,6 +69,8 @@ class Decoder(nn.Module):
             Covariates, (..., n_covariates).
         library
             Library sizes, (..., 1); used by the count likelihoods.
+        offset
+            What is added to the location of each feature before any link, (..., n_features).
 
         Returns
         -------
@@ -71,6 +79,8 @@ class Decoder(nn.Module):
         """
         h = self.activation(self.net(torch.cat([z, covariates], dim=-1)))
         location = self.location(h).float()
+        if offset is not None:
+            location = location + offset
         if self.likelihood == "bernoulli":
             return {"logits": location}
         spread = self.log_dispersion.clamp(-7.0, 10.0).exp()
