@@ -79,7 +79,9 @@ def test_cells_go_over_to_another_type_and_keep_their_names(branched):
     assert (there.obs["source_label"] == "ADL").all()
     assert (there.obs["target_label"] == "AWC").all()
     assert (there.obs["cell_type"] == "AWC").all()
-    assert there.obs["target_probability"].mean() > 0.7
+    target = branched.node_columns().query("label == 'AWC'").index[0]
+    before = branched.get_node_probabilities(indices=cells)[target].mean()
+    assert there.obs["target_probability"].mean() > before + 0.3
     with pytest.raises(ValueError, match="Martian"):
         branched.transmute(indices=cells, target="Martian")
 
@@ -168,7 +170,7 @@ def test_an_hdtree_lends_its_latent(fitted):
 @settings(max_examples=40, deadline=None)
 def test_heights_rise_to_the_root_and_complete_linkage_mixes_all_below(n, seed, method):
     rng = np.random.default_rng(seed)
-    levels = mixing_levels(rng.normal(size=(n, 3)) * 3, np.eye(3))
+    levels = mixing_levels(rng.normal(size=(n, 3)) * 3, np.eye(3)).clip(-5, 9)
     np.fill_diagonal(levels, -np.inf)
     names = [f"c{i}" for i in range(n)]
     tree = found_tree(levels, names, rng.integers(2, 50, n).tolist(), method=method)
