@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import networkx as nx
 import numpy as np
 import torch
-from scvi import settings
 from scvi.model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin
 
 from hdtree_sc._errors import listing
@@ -18,7 +17,7 @@ from hdtree_sc.model._class_mixin import CRITERIA, Criterion
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._extension_mixin import ExtensionMixin
 from hdtree_sc.model._file_mixin import FileMixin
-from hdtree_sc.model._generative_mixin import SAMPLING_BATCH, GenerativeMixin
+from hdtree_sc.model._generative_mixin import GenerativeMixin
 from hdtree_sc.model._hdtree import HDTree
 from hdtree_sc.model._map_fit import fit_map
 from hdtree_sc.model._prefix_mixin import PrefixMixin
@@ -34,12 +33,9 @@ from hdtree_sc.tree import Tree
 from hdtree_sc.tree._class_tree import LINKAGES, Linkage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anndata import AnnData
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
-    from hdtree_sc.diffusion import Method
     from hdtree_sc.module._branched import Encoder
     from hdtree_sc.nn._decoder import Likelihood
 
@@ -221,9 +217,6 @@ class BranchedDiffusion(
         widths = [layer.out_features for layer in module.encoder.layers if isinstance(layer, torch.nn.Linear)]
         return module.n_latent, widths[0], len(widths) - 1, module.n_pcs, module.n_input_pcs
 
-    def _seed(self) -> int:
-        return int(settings.seed or 0)
-
     def train(
         self,
         max_epochs: int | None = None,
@@ -299,7 +292,7 @@ class BranchedDiffusion(
             warm = max(1, int(0.3 * max_epochs * np.ceil(n_train / batch_size)))
             plan = {"n_epochs_kl_warmup": None, "n_steps_kl_warmup": warm} | (plan_kwargs or {})
             self.module.train()
-            super(TrainingBasics, self).train(
+            super().train(
                 max_epochs=max_epochs,
                 accelerator=accelerator,
                 devices=devices,
@@ -352,87 +345,17 @@ class BranchedDiffusion(
         module = self.module.eval()
         module.kept.fill_(1.0)
         batches = self._batches(self.adata, self.train_indices_, None, None)
-        kl = self._over(batches, lambda tensors: (module.inference(**module._get_inference_input(tensors))["kl"],))[0]
+        kl = self._over(batches, lambda tensors: (self._inferred(tensors)["kl"],))[0]
         module.kept.copy_(torch.from_numpy(kl.mean(0) > COLLAPSED))
 
     @torch.inference_mode()
     def _cells_to_learn(self, space: Any) -> dict[str, torch.Tensor]:
         out = super()._cells_to_learn(space)
         if self.module.encoder_kind == "variational" and space == "latent":
-            module = self.module
             batches = self._batches(self.adata, None, None, None)
-            scatter = self._over(
-                batches, lambda tensors: (module.inference(**module._get_inference_input(tensors))["scatter"],)
-            )[0]
+            scatter = self._over(batches, lambda tensors: (self._inferred(tensors)["scatter"],))[0]
             out["scatter"] = torch.from_numpy(scatter)
         return out
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        n_cells: int,
-        node: str | None = None,
-        label: str | Sequence[str] | None = None,
-        batch: str | None = None,
-        library: float | ArrayLike | None = None,
-        n_steps: int = 50,
-        seed: int | None = None,
-        *,
-        share_prefix: bool = False,
-        method: Method = "dpm",
-        guidance: float | None = None,
-        keep_mean: bool = True,
-        batch_size: int = SAMPLING_BATCH,
-    ) -> AnnData:
-        """Make new cells: of the data as a whole, of a node, of one class or of several.
-
-        Parameters
-        ----------
-        n_cells
-            How many; of several classes: of each.
-        node
-            Name of a node, inner or leaf; the whole data by default.
-        label
-            A class, or a list of them.
-        batch, library, n_steps, seed, method, guidance, keep_mean, batch_size
-            See :meth:`HDTree.generate`.
-        share_prefix
-            Whether classes share the noisy part of their ways, which is walked once: fewer network calls. Cells of one
-            class are as independent as ever; the i-th cells of all classes come from the same noise and are paired.
-
-        Returns
-        -------
-        AnnData, see :meth:`HDTree.generate`, with ``.obs[labels_key]``. With ``share_prefix`` also ``.obs["prefix"]``,
-        the number that paired cells share, and in ``.uns["branched"]`` ``"network_calls"`` and
-        ``"network_calls_unshared"``: calls of the network for each of the ``n_cells``, and what they would be without.
-
-        Raises
-        ------
-        RuntimeError
-            Before training.
-        ValueError
-            If node, label or batch do not exist, a class is named twice, or a number makes no sense.
-        """
-        if (label is None or isinstance(label, str)) and not share_prefix:
-            return super().generate(
-                n_cells, node, label, batch, library, n_steps, seed, method=method, guidance=guidance,
-                keep_mean=keep_mean, batch_size=batch_size,
-            )  # fmt: skip
-        self._require_generator("generate")
-        self._check_sampling(n_cells, n_steps, method, batch_size)
-        if label is None:
-            inside = self._classes.below()[:, self._told(node, None)[0]]
-            label = [name for name in self._classes.classes if inside[self._classes.number_of(name)]]
-        names = [label] if isinstance(label, str) else list(label)
-        if not names or len(set(names)) < len(names):
-            msg = f"label: each class once wanted, got {names}."
-            raise ValueError(msg)
-        numbers = [self._told(node, name)[0] for name in names]
-        guidance = self._guidance if guidance is None else guidance
-        return self._generate_classes(
-            n_cells, names, numbers, share_prefix=share_prefix, batch=batch, library=library, n_steps=n_steps,
-            seed=seed, method=method, guidance=guidance, keep_mean=keep_mean, batch_size=batch_size,
-        )  # fmt: skip
 
 
 def _as_tree(tree: Tree | nx.DiGraph | str | None) -> Tree | None:

@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 
 from hdtree_sc._errors import listing
-from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.diffusion import NoiseSchedule, alpha_sigma
 from hdtree_sc.model._class_moments import class_moments
 from hdtree_sc.model._diffusion_mixin import LEAST_HEIGHT, drawn_points
@@ -58,14 +57,14 @@ class ClassMixin(TreeMixin):
         cells = self._cells_to_learn("latent")  # type: ignore[attr-defined]
         rows = torch.as_tensor(np.asarray(self.train_indices_))  # type: ignore[attr-defined]
         space = BranchedLatentDiffusion(cells["points"].shape[1], parents=[-1], n_code=1)
-        seed = int(self._seed())  # type: ignore[attr-defined]
+        seed = self._seed()  # type: ignore[attr-defined]
         drawn = drawn_points(cells, seed)
         space.fit_whitening(drawn[rows])
         number: NDArray[np.int64] = cells["label"][rows].numpy() - 1
         known = number >= 0
         rows, number = rows[torch.from_numpy(known)], number[known]
         points = space.whiten(drawn[rows]).numpy()
-        names = self._registered_labels
+        names = self._registered_labels  # type: ignore[attr-defined]
         size = np.bincount(number, minlength=len(names))
         n_cells = size.tolist()
         if (size < 2).any():
@@ -132,14 +131,9 @@ class ClassMixin(TreeMixin):
     # ---------------------------------------------------------------- where things are, for the shared verbs
 
     @property
-    def _registered_labels(self) -> list[str]:
-        state = self.registry["field_registries"]["labels"]["state_registry"]  # type: ignore[attr-defined]
-        return [str(label) for label in state["categorical_mapping"] if str(label) != UNKNOWN]
-
-    @property
     def _told_labels(self) -> list[str]:
         """Names of all classes."""
-        return self._registered_labels if self.class_tree_ is None else self._classes.classes
+        return self._registered_labels if self.class_tree_ is None else self._classes.classes  # type: ignore[attr-defined]
 
     @property
     def _n_label_conditions(self) -> int:
@@ -167,7 +161,7 @@ class ClassMixin(TreeMixin):
         if self.class_tree_ is None:
             return Where(torch.zeros_like(label), label)
         own = torch.tensor([0, *(self._classes.number_of(name) for name in self._told_labels)], device=z.device)
-        found = self._numbers.to(z.device)[self._leaf_positions(z)]
+        found = self._leaf_numbers(z)  # type: ignore[attr-defined]
         return Where(torch.where(label > 0, own[label], found), torch.zeros_like(label))
 
     def _places_named(self, where: Where, there: tuple[int, int]) -> tuple[NDArray[Any], bool]:
@@ -182,8 +176,7 @@ class ClassMixin(TreeMixin):
     def _donor_leaves(self, where: Where, latent: torch.Tensor) -> torch.Tensor:
         """The class that was asked for; where an inner node was, the class in which the latent lies."""
         is_class = torch.tensor([bool(label) for label in self._classes.labels], device=latent.device)
-        found = self._numbers.to(latent.device)[self._leaf_positions(latent)]
-        return torch.where(is_class[where.node], where.node, found)
+        return torch.where(is_class[where.node], where.node, self._leaf_numbers(latent))  # type: ignore[attr-defined]
 
     # ---------------------------------------------------------------- getters
 
@@ -343,11 +336,7 @@ class ClassMixin(TreeMixin):
                 alpha, sigma = alpha_sigma(at)
                 noised = alpha * x + sigma * noise
                 for i, number in enumerate(numbers):
-                    where = Where(
-                        torch.full((len(x),), number, device=x.device),
-                        torch.zeros(len(x), dtype=torch.long, device=x.device),
-                    )
-                    data = diffusion.data(noised, at, where)
+                    data = diffusion.data(noised, at, Where.of((number, 0), len(x), x.device))
                     score[:, i] -= 0.5 * float(np.exp(-level)) * (data - x).square().sum(1) * (top - low) / n_noise
             return ((score + module.classes.log_prior).softmax(1),)
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing
-from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._points import PointSplitter
 from hdtree_sc.model._class_moments import class_moments
 from hdtree_sc.module._donors import Donors
@@ -150,7 +149,7 @@ class DiffusionMixin:
             msg = f"batch_size={batch_size}, max_epochs={max_epochs}: at least one of each is needed."
             raise ValueError(msg)
         cells = self._cells_to_learn(space)
-        seed = int(settings.seed or 0)
+        seed = self._seed()  # type: ignore[attr-defined]
         params = {
             "n_features": cells["points"].shape[1],
             "parents": self.get_tree().parents.tolist(),  # type: ignore[attr-defined]
@@ -208,10 +207,7 @@ class DiffusionMixin:
     @property
     def _told_labels(self) -> list[str]:
         """Names of the labels that the generator can be told, in its order."""
-        if self._setup("labels_key") is None:  # type: ignore[attr-defined]
-            return []
-        state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]  # type: ignore[attr-defined]
-        return [str(label) for label in state["categorical_mapping"] if str(label) != UNKNOWN]
+        return self._registered_labels  # type: ignore[attr-defined]
 
     @property
     def _n_label_conditions(self) -> int:
@@ -222,6 +218,10 @@ class DiffusionMixin:
     def _numbers(self) -> torch.Tensor:
         """Number under which the generator knows each node, in tree order."""
         return torch.arange(len(self.get_tree()))  # type: ignore[attr-defined]
+
+    def _leaf_numbers(self, z: torch.Tensor) -> torch.Tensor:
+        """Number under which the generator knows each latent's leaf, int (n,)."""
+        return self._numbers.to(z.device)[self._leaf_positions(z)]  # type: ignore[attr-defined]
 
     @property
     def _label_positions(self) -> torch.Tensor:

@@ -92,7 +92,7 @@ class ExtensionMixin(ClassMixin):
         self._refuse_query("add_class")  # type: ignore[attr-defined]
         tree = self._classes
         number = self._check_extension(adata, label, attach)
-        seed = int(self._seed())  # type: ignore[attr-defined]
+        seed = self._seed()  # type: ignore[attr-defined]
         bare = self._without_label(adata)
         cells = self._cells_of_class(bare)
         diffusion: BranchedLatentDiffusion = copy.deepcopy(self.module.diffusion).cpu()  # type: ignore[attr-defined]
@@ -194,7 +194,7 @@ class ExtensionMixin(ClassMixin):
         module = self.module  # type: ignore[attr-defined]
 
         def read(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            out = module.inference(**module._get_inference_input(tensors))
+            out = self._inferred(tensors)
             batch = tensors[REGISTRY_KEYS.BATCH_KEY][:, 0].long()
             return out["z"].float(), out["scatter"].float(), batch, module._library(tensors), module.covariates(tensors)
 

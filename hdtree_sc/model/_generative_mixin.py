@@ -98,8 +98,7 @@ class GenerativeMixin(GeneratorMixin):
         self._require_generator("generate")
         self._check_sampling(n_cells, n_steps, method, batch_size)
         guidance = self._guidance if guidance is None else guidance
-        told = self._told(node, label)
-        where = Where(*(torch.full((n_cells,), part, device=self._device) for part in told))
+        where = Where.of(self._told(node, label), n_cells, self._device)
         in_batch = None if batch is None else one_batch(self.registry, batch)  # type: ignore[attr-defined]
         with seeded(seed):
             whitened = self._sampled(where, n_steps, method, guidance, batch_size)
@@ -279,7 +278,7 @@ class GenerativeMixin(GeneratorMixin):
         self._check_sampling(len(cells), n_steps, "dpm", batch_size)
         by_label = there[1] > 0
         # a way between labels is told labels alone: the cell's path leads to where it comes from
-        onto = Where(*(torch.full((len(cells),), part, device=self._device) for part in there))
+        onto = Where.of(there, len(cells), self._device)
         known = cells.where.label > 0
         node = torch.where(known, 0, cells.where.node)
         origin = Where(node, cells.where.label) if by_label else untold(cells.where, label=True)
@@ -374,9 +373,7 @@ class GenerativeMixin(GeneratorMixin):
         if (one[1] > 0) != (other[1] > 0):
             msg = f"a={a!r} and b={b!r}: two labels or two nodes wanted, not one of each."
             raise ValueError(msg)
-        wheres = [
-            Where(*(torch.full((n_cells,), part, device=self._device) for part in place)) for place in (one, other)
-        ]
+        wheres = [Where.of(place, n_cells, self._device) for place in (one, other)]
         diffusion = self.module.diffusion  # type: ignore[attr-defined]
         level = float(diffusion.branch_levels(wheres[0][:1], wheres[1][:1])[0])
         if level == -np.inf:

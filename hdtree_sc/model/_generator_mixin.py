@@ -198,7 +198,7 @@ class GeneratorMixin:
 
     def _donor_leaves(self, where: Where, latent: torch.Tensor) -> torch.Tensor:
         """Number of the leaf whose cells each latent is decoded like: the one in which it lies."""
-        return self._numbers.to(latent.device)[self._leaf_positions(latent)]  # type: ignore[attr-defined]
+        return self._leaf_numbers(latent)  # type: ignore[attr-defined]
 
     def _drawn_surroundings(
         self, whitened: torch.Tensor, where: Where, batch: int | None, library: float | ArrayLike | None

@@ -10,9 +10,12 @@ import torch
 
 from hdtree_sc.model._cell_maker import one_batch, seeded
 from hdtree_sc.model._class_mixin import ClassMixin
+from hdtree_sc.model._generative_mixin import SAMPLING_BATCH
 from hdtree_sc.module._latent_diffusion import Where
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from numpy.typing import ArrayLike
 
@@ -20,7 +23,74 @@ if TYPE_CHECKING:
 
 
 class PrefixMixin(ClassMixin):
-    """What ``generate`` of several classes is made of."""
+    """``generate`` of one class or several."""
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        n_cells: int,
+        node: str | None = None,
+        label: str | Sequence[str] | None = None,
+        batch: str | None = None,
+        library: float | ArrayLike | None = None,
+        n_steps: int = 50,
+        seed: int | None = None,
+        *,
+        share_prefix: bool = False,
+        method: Method = "dpm",
+        guidance: float | None = None,
+        keep_mean: bool = True,
+        batch_size: int = SAMPLING_BATCH,
+    ) -> AnnData:
+        """Make new cells: of the data as a whole, of a node, of one class or of several.
+
+        Parameters
+        ----------
+        n_cells
+            How many; of several classes: of each.
+        node
+            Name of a node, inner or leaf; the whole data by default.
+        label
+            A class, or a list of them.
+        batch, library, n_steps, seed, method, guidance, keep_mean, batch_size
+            See :meth:`HDTree.generate`.
+        share_prefix
+            Whether classes share the noisy part of their ways, which is walked once: fewer network calls. Cells of one
+            class are as independent as ever; the i-th cells of all classes come from the same noise and are paired.
+
+        Returns
+        -------
+        AnnData, see :meth:`HDTree.generate`, with ``.obs[labels_key]``. With ``share_prefix`` also ``.obs["prefix"]``,
+        the number that paired cells share, and in ``.uns["branched"]`` ``"network_calls"`` and
+        ``"network_calls_unshared"``: calls of the network for each of the ``n_cells``, and what they would be without.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        ValueError
+            If node, label or batch do not exist, a class is named twice, or a number makes no sense.
+        """
+        if (label is None or isinstance(label, str)) and not share_prefix:
+            return super().generate(  # type: ignore[misc]
+                n_cells, node, label, batch, library, n_steps, seed, method=method, guidance=guidance,
+                keep_mean=keep_mean, batch_size=batch_size,
+            )  # fmt: skip
+        self._require_generator("generate")  # type: ignore[attr-defined]
+        self._check_sampling(n_cells, n_steps, method, batch_size)  # type: ignore[attr-defined]
+        if label is None:
+            inside = self._classes.below()[:, self._told(node, None)[0]]
+            label = [name for name in self._classes.classes if inside[self._classes.number_of(name)]]
+        names = [label] if isinstance(label, str) else list(label)
+        if not names or len(set(names)) < len(names):
+            msg = f"label: each class once wanted, got {names}."
+            raise ValueError(msg)
+        numbers = [self._told(node, name)[0] for name in names]
+        guidance = self._guidance if guidance is None else guidance  # type: ignore[attr-defined]
+        return self._generate_classes(
+            n_cells, names, numbers, share_prefix=share_prefix, batch=batch, library=library, n_steps=n_steps,
+            seed=seed, method=method, guidance=guidance, keep_mean=keep_mean, batch_size=batch_size,
+        )  # fmt: skip
 
     def _generate_classes(
         self,
@@ -85,7 +155,7 @@ class PrefixMixin(ClassMixin):
             if stop is not None and level is not None and stop >= level:
                 at[node] = (x, level)  # a node that parts where its parent does
                 continue
-            where = Where(*(torch.full((n,), value, device=start.device) for value in (node, 0)))
+            where = Where.of((node, 0), n, start.device)
             if stop is None or level is not None or stop < diffusion.schedule.highest:
                 calls += len(diffusion.way(level, stop, options["n_steps"])) - 1
                 x = diffusion.flow(x, where, start=level, stop=stop, **options)

@@ -14,6 +14,7 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 
+from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._label_field import PartialLabelField
 from hdtree_sc.model._validation import check_setup
 from hdtree_sc.module._hdtree import TIME_KEY
@@ -27,6 +28,14 @@ class SetupMixin:
 
     def _setup(self, name: str) -> Any:
         return self.registry.get("setup_args", {}).get(name)  # type: ignore[attr-defined]
+
+    @property
+    def _registered_labels(self) -> list[str]:
+        """Names of the labels, in the registry's order; none without ``labels_key``."""
+        if self._setup("labels_key") is None:
+            return []
+        state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]  # type: ignore[attr-defined]
+        return [str(label) for label in state["categorical_mapping"] if str(label) != UNKNOWN]
 
     def _input_shape(self) -> dict[str, Any]:
         """Arguments of a module that the registered cells decide."""

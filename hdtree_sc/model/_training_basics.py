@@ -28,6 +28,10 @@ class TrainingBasics:
     validation_indices: Any
     _batches: Any
 
+    @staticmethod
+    def _seed() -> int:
+        return int(settings.seed or 0)
+
     def _option(self, name: str) -> Any:
         return self.init_params_["non_kwargs"][name]
 

@@ -80,9 +80,12 @@ class TreeMixin:
         for tensors in dataloader:
             yield {key: value.to(self.module.device) for key, value in tensors.items()}  # type: ignore[attr-defined]
 
-    def _encode(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _inferred(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         module = self.module  # type: ignore[attr-defined]
-        return module.inference(**module._get_inference_input(tensors))["z"].float()
+        return module.inference(**module._get_inference_input(tensors))
+
+    def _encode(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self._inferred(tensors)["z"].float()
 
     def _components(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         module = self.module  # type: ignore[attr-defined]

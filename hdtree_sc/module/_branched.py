@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.distributions import Normal
 from scvi.module.base import LossOutput, auto_move_data
 from torch import nn
 
@@ -170,27 +169,19 @@ class BranchedModule(CellModule):
                 log_variance = log_variance.clamp(-12.0, 8.0)
                 scatter = (0.5 * log_variance).exp()
                 kl = 0.5 * (z.square() + log_variance.exp() - 1.0 - log_variance)
-        mean = z
         if n_samples > 1:
             z, library = z.expand(n_samples, *z.shape), library.expand(n_samples, *library.shape)
         if self.training or n_samples > 1:
             z = z + scatter * torch.randn_like(z)
-        return {"z": z * self.kept, "mean": mean, "scatter": scatter * self.kept, "kl": kl, "library": library}
+        return {"z": z * self.kept, "scatter": scatter * self.kept, "kl": kl, "library": library}
 
-    @auto_move_data
-    def generative(
-        self,
-        z: torch.Tensor,
-        covariates: torch.Tensor,
-        library: torch.Tensor,
-        transform_batch: int | None = None,
-        offset: torch.Tensor | None = None,
-    ) -> dict[str, Distribution]:
-        """Likelihood of the expression given latents, see :class:`CellModule`."""
+    def _decoded(
+        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, offset: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
         if self.encoder_kind != "none":
-            return super().generative(z, covariates, library, transform_batch, offset)
+            return super()._decoded(z, covariates, library, offset)
         values = z * self.scaler.std + self.scaler.mean
-        return {"px": Normal(values, (SPREAD * self.scaler.std).expand_as(values), normal_mu=values)}
+        return {"mu": values, "scale": (SPREAD * self.scaler.std).expand_as(values)}
 
     def loss(
         self,

@@ -95,6 +95,12 @@ class CellModule(BaseModuleClass):
         if params is not None:
             self.set_generator(self._diffusion_cls(**params["diffusion"]), Donors(*params["donors"]), params["space"])
 
+    def _decoded(
+        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, offset: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """Parameters of the likelihood, see :class:`hdtree_sc.nn.Decoder`."""
+        return self.decoder(z, covariates, library, offset)
+
     def offset(self, node: torch.Tensor | None) -> torch.Tensor | None:
         """What the decoder adds for cells of some nodes, (n, n_input); None for nothing."""
         return None
@@ -155,7 +161,7 @@ class CellModule(BaseModuleClass):
             covariates[:, transform_batch] = 1.0
         if z.ndim > covariates.ndim:
             covariates = covariates.expand(z.shape[0], *covariates.shape)
-        out = self.decoder(z, covariates, library, offset)
+        out = self._decoded(z, covariates, library, offset)
         if self.gene_likelihood == "nb":
             return {"px": SparseNegativeBinomial(**out)}
         if self.gene_likelihood == "zinb":

@@ -40,6 +40,11 @@ class Where:
     node: torch.Tensor
     label: torch.Tensor
 
+    @classmethod
+    def of(cls, place: tuple[int, int], n: int, device: torch.device) -> Where:
+        """``n`` rows of one node and label."""
+        return cls(*(torch.full((n,), part, device=device) for part in place))
+
     def __getitem__(self, rows: Any) -> Where:
         return Where(self.node[rows], self.label[rows])
 
@@ -118,7 +123,7 @@ class LatentDiffusion(nn.Module):
 
     def whiten(self, points: torch.Tensor) -> torch.Tensor:
         """From data to the space in which diffusion runs, both (n, n_features)."""
-        return (points - self.centre) @ self.axes / self.spread
+        return self.turn(points - self.centre)
 
     def turn(self, differences: torch.Tensor) -> torch.Tensor:
         """Differences of data, (n, n_features), in the space in which diffusion runs."""

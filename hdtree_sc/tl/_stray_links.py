@@ -16,17 +16,13 @@ if TYPE_CHECKING:
     from hdtree_sc.tree import Tree
 
 
-def over_expected(
-    links: NDArray[np.floating], degree: NDArray[np.floating], sizes: NDArray[np.number]
-) -> NDArray[np.float64]:
+def over_expected(links: NDArray[np.floating], sizes: NDArray[np.number]) -> NDArray[np.float64]:
     """Links between groups over those expected of groups of their size, as PAGA counts them.
 
     Parameters
     ----------
     links
         Symmetric link counts, (m, m).
-    degree
-        Links of each group's cells, (m,).
     sizes
         Cells of each group, (m,).
 
@@ -34,6 +30,7 @@ def over_expected(
     -------
     Ratio (m, m), NaN where none are expected.
     """
+    degree = links.sum(1)
     expected = (np.outer(degree, sizes) + np.outer(sizes, degree)) / max(int(sizes.sum()) - 1, 1)
     return np.divide(2.0 * links, expected, out=np.full(expected.shape, np.nan), where=expected > 0)
 
@@ -78,7 +75,7 @@ def without_stray_links(joined: sparse.csr_matrix, group: NDArray[np.integer], l
         return joined
     member = sparse.csr_matrix((np.ones(n), (np.arange(n), group)), shape=(n, m))
     links = (member.T @ (joined.astype(float) @ member)).toarray()
-    ratio = np.nan_to_num(over_expected(links, links.sum(1), size))
+    ratio = np.nan_to_num(over_expected(links, size))
     cost = np.divide(1.0, ratio, out=np.zeros_like(ratio), where=ratio > 0)
     np.fill_diagonal(cost, 0.0)
     strongest = minimum_spanning_tree(sparse.csr_matrix(cost)).toarray() > 0

@@ -101,7 +101,7 @@ def _connectivities(groups: NodeGroups, distances: sparse.csr_matrix, joined: ND
     links = sparse.csr_matrix(distances)
     links = (member.T @ (links.astype(bool).astype(float) @ member)).toarray()
     a, b = joined.T if len(joined) else np.empty((2, 0), dtype=np.int64)
-    ratio = np.nan_to_num(over_expected(links, links.sum(1), sizes)[a, b], nan=1.0)
+    ratio = np.nan_to_num(over_expected(links, sizes)[a, b], nan=1.0)
     return sparse.csr_matrix((np.clip(ratio, WEAKEST, 1.0), (a, b)), shape=(m, m))
 
 
