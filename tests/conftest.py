@@ -66,3 +66,11 @@ def model(fitted):
 def annotated(fitted) -> AnnData:
     """A fresh copy of the annotated cells."""
     return fitted[1].copy()
+
+
+@pytest.fixture(scope="session")
+def labelled(worm):
+    """Cells of types with 15 cells or more."""
+    adata = worm[worm.obs["cell_type"].notna()].copy()
+    counts = adata.obs["cell_type"].value_counts()
+    return adata[adata.obs["cell_type"].isin(counts.index[counts >= 15])].copy()

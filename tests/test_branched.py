@@ -16,14 +16,6 @@ NEW = "AWB"
 
 
 @pytest.fixture(scope="module")
-def labelled(worm):
-    """Cells of types with 15 cells or more."""
-    adata = worm[worm.obs["cell_type"].notna()].copy()
-    counts = adata.obs["cell_type"].value_counts()
-    return adata[adata.obs["cell_type"].isin(counts.index[counts >= 15])].copy()
-
-
-@pytest.fixture(scope="module")
 def branched(labelled):
     """A model of all types but one; treat as read-only."""
     import scvi

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
@@ -13,12 +13,12 @@ from scvi.model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMix
 
 from hdtree_sc._errors import listing
 from hdtree_sc.data._splitter import FittingSplitter
+from hdtree_sc.model._adoption import take_weights, taken_over
 from hdtree_sc.model._class_mixin import CRITERIA, Criterion
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._extension_mixin import ExtensionMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._generative_mixin import GenerativeMixin
-from hdtree_sc.model._hdtree import HDTree
 from hdtree_sc.model._map_fit import fit_map
 from hdtree_sc.model._prefix_mixin import PrefixMixin
 from hdtree_sc.model._query_mixin import QueryMixin
@@ -28,6 +28,7 @@ from hdtree_sc.model._unplaced_mixin import UnplacedMixin
 from hdtree_sc.model._validation import check_likelihood, check_shape
 from hdtree_sc.module import BranchedModule
 from hdtree_sc.module._branched import COLLAPSED
+from hdtree_sc.module._branched_diffusion import CONDITIONINGS
 from hdtree_sc.train import OneCyclePlan, TreeTrainRunner
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._class_tree import LINKAGES, Linkage
@@ -35,8 +36,10 @@ from hdtree_sc.tree._class_tree import LINKAGES, Linkage
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+    from scvi.model import SCVI
 
-    from hdtree_sc.module._branched import Encoder
+    from hdtree_sc.model._hdtree import HDTree
+    from hdtree_sc.module._branched_diffusion import Conditioning
     from hdtree_sc.nn._decoder import Likelihood
 
 LIKELIHOODS = ("nb", "zinb", "normal", "bernoulli")
@@ -89,8 +92,8 @@ class BranchedDiffusion(
     n_input_pcs
         Principal components that the encoder reads.
     latent_model
-        A trained :class:`HDTree` on cells with the same genes and batches, whose encoder and decoder are taken over
-        instead of training new ones.
+        A trained :class:`HDTree` or :class:`scvi.model.SCVI` on cells with the same genes and batches, whose encoder
+        and decoder are taken over instead of training new ones.
     encode
         Whether there is an encoder; by default not for ``"normal"`` with up to 64 features, which are diffused as they
         are.
@@ -102,6 +105,12 @@ class BranchedDiffusion(
         classes) or ``"cosine"``, as published.
     linkage
         How pairs of classes make a tree: ``"complete"``, ``"average"``, or ``"single"``, as published.
+    conditioning
+        How the network knows the branch: ``"gated_path"``, one network that is told the nodes of the path, or
+        ``"multi_head"``, as published: a shared trunk that is evaluated once, and a head for each branch that no other
+        class trains.
+    encoder, scvi_kwargs
+        Not for users: what a saved model was made with.
 
     Examples
     --------
@@ -143,79 +152,65 @@ class BranchedDiffusion(
         gene_likelihood: Likelihood = "nb",
         n_pcs: int = 30,
         n_input_pcs: int = 50,
-        latent_model: HDTree | None = None,
+        latent_model: HDTree | SCVI | None = None,
         encode: bool | None = None,  # noqa: FBT001
         tree: Tree | nx.DiGraph | str | None = None,
         criterion: Criterion = "discriminability",
         linkage: Linkage = "complete",
+        conditioning: Conditioning = "gated_path",
         encoder: str | None = None,
+        scvi_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(adata, registry)
-        for name, value, allowed in (("criterion", criterion, CRITERIA), ("linkage", linkage, LINKAGES)):
+        for name, value, allowed in (
+            ("criterion", criterion, CRITERIA),
+            ("linkage", linkage, LINKAGES),
+            ("conditioning", conditioning, CONDITIONINGS),
+        ):
             if value not in allowed:
                 msg = f"{name}: {value!r} is none of {listing(allowed)}."
                 raise ValueError(msg)
         if self._setup("labels_key") is None or len(self._registered_labels) < 2:
             msg = "labels_key: BranchedDiffusion needs setup_anndata(adata, labels_key=...) with at least two labels."
             raise ValueError(msg)
-        if latent_model is not None:
-            gene_likelihood = latent_model.module.gene_likelihood
+        adopted: dict[str, Any] = {} if latent_model is None else taken_over(latent_model, self)
+        gene_likelihood = adopted.get("gene_likelihood", gene_likelihood)
         if adata is not None:
             check_shape(adata, n_latent=n_latent, tree_depth=1)
-            check_likelihood(adata, self._setup("layer"), gene_likelihood, LIKELIHOODS)
+            check_likelihood(adata, self._setup("layer"), gene_likelihood, LIKELIHOODS, self._setup("obsm_key"))
         shape = self._input_shape()
-        if encoder is None:
-            few = gene_likelihood == "normal" and shape["n_input"] <= FEW_FEATURES and latent_model is None
-            without = few if encode is None else not encode
-            encoder = "none" if without else "variational"
-            encoder = "fixed" if latent_model is not None else encoder
+        if encoder is None and not adopted:
+            few = gene_likelihood == "normal" and shape["n_input"] <= FEW_FEATURES
+            encoder = "none" if (few if encode is None else not encode) else "variational"
         if encoder == "none":
             if gene_likelihood != "normal":
                 msg = f"encode: gene_likelihood={gene_likelihood!r} needs an encoder; only 'normal' does without."
                 raise ValueError(msg)
             n_latent = shape["n_input"]
+        given: dict[str, Any] = {
+            "n_latent": n_latent,
+            "n_hidden": n_hidden,
+            "n_layers": n_layers,
+            "gene_likelihood": gene_likelihood,
+            "n_pcs": n_pcs,
+            "n_input_pcs": n_input_pcs,
+            "encoder": encoder,
+            "scvi_kwargs": scvi_kwargs,
+        } | adopted
+        self.module = self._module_cls(**shape, dropout_rate=dropout_rate, **given)
         if latent_model is not None:
-            n_latent, n_hidden, n_layers, n_pcs, n_input_pcs = self._taken_over(latent_model)
-        self.module = self._module_cls(
-            **shape,
-            n_latent=n_latent,
-            n_hidden=n_hidden,
-            n_layers=n_layers,
-            dropout_rate=dropout_rate,
-            gene_likelihood=gene_likelihood,
-            n_pcs=n_pcs,
-            n_input_pcs=n_input_pcs,
-            encoder=cast("Encoder", encoder),
-        )
-        if latent_model is not None:
-            for part in ("encoder", "decoder", "scaler"):
-                getattr(self.module, part).load_state_dict(getattr(latent_model.module, part).state_dict())
+            take_weights(latent_model, self.module)
         # a file keeps text: the tree as newick, and of another model its weights alone
         self._given = _as_tree(tree)
         tree = None if self._given is None else self._given.to_newick()
         latent_model = None
+        n_latent, n_hidden, n_layers, gene_likelihood, n_pcs, n_input_pcs, encoder, scvi_kwargs = given.values()
         self._model_summary_string = (
             f"BranchedDiffusion with n_latent: {n_latent}, n_hidden: {n_hidden}, n_layers: {n_layers}, "
             f"gene_likelihood: {gene_likelihood}, encoder: {encoder}, criterion: {criterion}, linkage: {linkage}"
         )
         self.package_version_ = version("hdtree-sc")
         self.init_params_ = self._get_init_params(locals())
-
-    def _taken_over(self, model: HDTree) -> tuple[int, int, int, int, int]:
-        """Widths of another model's networks."""
-        if not isinstance(model, HDTree):
-            msg = f"latent_model: a trained HDTree wanted, got {type(model).__name__}."
-            raise TypeError(msg)
-        model._require_trained("latent_model")
-        if list(model.get_var_names()) != list(self.get_var_names()):
-            msg = "latent_model: it has other genes than adata, or in another order."
-            raise ValueError(msg)
-        if model._input_shape() != self._input_shape():
-            msg = "latent_model: it was set up with other batches or covariates than adata."
-            raise ValueError(msg)
-        module = model.module
-        widths = [layer.out_features for layer in module.encoder.layers if isinstance(layer, torch.nn.Linear)]
-        return module.n_latent, widths[0], len(widths) - 1, module.n_pcs, module.n_input_pcs
 
     def train(
         self,
@@ -303,7 +298,6 @@ class BranchedDiffusion(
                 **split,
                 **({"gradient_clip_val": 1.0} | trainer_kwargs),
             )
-            self._leave_out_collapsed()
         else:
             cells = FittingSplitter(self.adata_manager, batch_size=batch_size, **split, **splitter)
             cells.setup()
@@ -312,6 +306,8 @@ class BranchedDiffusion(
             )  # fmt: skip
             self.is_trained_ = True
             self.history_: dict[str, Any] = {}
+        if self.module.is_variational:
+            self._leave_out_collapsed()
         self.module.eval()
         self._learn_classes()
         fit_map(self.module.map_head, self.get_latent(indices=self.train_indices_), seed=self._seed())
@@ -331,7 +327,13 @@ class BranchedDiffusion(
         if self.class_tree_ is not None and any(np.isfinite(self._classes.opens)):
             msg = "train_diffusion would lose the classes that were added: train a new model on all cells instead."
             raise RuntimeError(msg)
+        if kwargs.get("space", "latent") != "latent":
+            msg = "space: only the latent has branch points; with encode=False the features themselves are the latent."
+            raise ValueError(msg)
         super().train_diffusion(*args, **({"gate": "step"} | kwargs))
+
+    def _generator_options(self) -> dict[str, Any]:
+        return {"conditioning": self._option("conditioning")}
 
     def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
         """What is learned before training, of its cells alone."""
@@ -351,7 +353,7 @@ class BranchedDiffusion(
     @torch.inference_mode()
     def _cells_to_learn(self, space: Any) -> dict[str, torch.Tensor]:
         out = super()._cells_to_learn(space)
-        if self.module.encoder_kind == "variational" and space == "latent":
+        if self.module.is_variational and space == "latent":
             batches = self._batches(self.adata, None, None, None)
             scatter = self._over(batches, lambda tensors: (self._inferred(tensors)["scatter"],))[0]
             out["scatter"] = torch.from_numpy(scatter)

@@ -160,7 +160,7 @@ class DiffusionMixin:
             "gate": gate,
             "target": target,
             "schedule": schedule,
-        }
+        } | self._generator_options()
         diffusion, donors = self._new_generator(params, cells, seed)
         splitter = self._point_splitter(diffusion, cells, batch_size, seed)
         plan = DiffusionPlan(diffusion, where_of, **({"seed": seed} | (plan_kwargs or {})))
@@ -198,6 +198,10 @@ class DiffusionMixin:
         diffusion.load_state_dict(plan.learned(best=early_stopping))
         module.set_generator(diffusion.to(module.device).eval(), donors.to(module.device), space)
         self.diffusion_params_ = {"diffusion": params, "donors": list(donors.covariates.shape), "space": space}
+
+    def _generator_options(self) -> dict[str, Any]:
+        """Further arguments of this model's diffusion."""
+        return {}
 
     def _forget_generator(self) -> None:
         """The tree that the generator was told is no more."""

@@ -12,6 +12,7 @@ from scvi import REGISTRY_KEYS
 from scvi.train import Trainer
 
 from hdtree_sc._errors import listing
+from hdtree_sc.data._obsm_field import feature_names
 from hdtree_sc.data._points import PointSplitter
 from hdtree_sc.model._cell_maker import seeded
 from hdtree_sc.model._class_mixin import ClassMixin
@@ -145,8 +146,9 @@ class ExtensionMixin(ClassMixin):
         if adata.n_obs < LEAST_CELLS:
             msg = f"adata: {adata.n_obs} cells of {label!r}; at least {LEAST_CELLS} are needed to learn a class."
             raise ValueError(msg)
-        genes = self.get_var_names()  # type: ignore[attr-defined]
-        lost = [gene for gene in genes if gene not in adata.var_names]
+        genes, key = self.get_var_names(), self._setup("obsm_key")  # type: ignore[attr-defined]
+        held = feature_names(adata.obsm[key], key) if key in adata.obsm else adata.var_names
+        lost = [gene for gene in genes if gene not in held]
         if lost:
             msg = f"adata lacks {len(lost)} of the model's {len(genes)} genes ({listing(lost)}): add_class needs all."
             raise ValueError(msg)
@@ -163,7 +165,7 @@ class ExtensionMixin(ClassMixin):
         """The cells without the label, which the registry of the model does not have; the matrix is not copied."""
         column = self._setup("labels_key")  # type: ignore[attr-defined]
         obs = adata.obs.drop(columns=[column], errors="ignore")
-        return AnnData(adata.X, obs=obs, var=adata.var[[]], layers=dict(adata.layers))
+        return AnnData(adata.X, obs=obs, var=adata.var[[]], layers=dict(adata.layers), obsm=dict(adata.obsm))
 
     def _fitted_offset(self, adata: AnnData, cells: dict[str, torch.Tensor]) -> torch.Tensor:
         """What the genes of the new cells have that the decoder does not tell, (n_input,): a MAP estimate.

@@ -233,6 +233,8 @@ class GeneratorMixin:
         """AnnData of points, with leaves and the columns of what they were decoded with."""
         made = make_cells(self.module, whitened, around, keep_mean=keep_mean, batch_size=batch_size)  # type: ignore[attr-defined]
         out = as_anndata(made, list(names), self.get_var_names(), key=self._tree_key)  # type: ignore[attr-defined]
+        if self._setup("obsm_key") is not None:  # type: ignore[attr-defined]
+            out.obsm[self._setup("obsm_key")] = made.values  # type: ignore[attr-defined]
         tree = self.get_tree()  # type: ignore[attr-defined]
         leaf = self._leaf_positions(torch.from_numpy(made.latent).to(self._device)).cpu().numpy()  # type: ignore[attr-defined]
         out.obs[Keys(self._tree_key).leaf] = pd.Categorical(

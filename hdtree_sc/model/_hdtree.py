@@ -130,7 +130,7 @@ class HDTree(
             raise ValueError(msg)
         if adata is not None:
             check_shape(adata, n_latent=n_latent, tree_depth=tree_depth)
-            check_likelihood(adata, self._setup("layer"), gene_likelihood, LIKELIHOODS)
+            check_likelihood(adata, self._setup("layer"), gene_likelihood, LIKELIHOODS, self._setup("obsm_key"))
         stats = self.summary_stats
         # resolved here, so that the file says which: a model may be loaded with other cells
         many = stats.n_cells >= MANY_CELLS

@@ -15,6 +15,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data._obsm_field import feature_names
 from hdtree_sc.model._validation import check_values, values_of
 
 if TYPE_CHECKING:
@@ -105,6 +106,12 @@ class QueryMixin:
 
     def _align(self, adata: AnnData, setup: dict[str, Any]) -> AnnData:
         genes = pd.Index(self.get_var_names())  # type: ignore[attr-defined]
+        # cells that a model generated hold their values in X
+        obsm_key = setup.get("obsm_key")
+        if obsm_key is not None and obsm_key in adata.obsm:
+            held = adata.obsm[obsm_key]
+            names = pd.Index(feature_names(held, obsm_key))
+            adata = AnnData(np.asarray(held), obs=adata.obs, var=pd.DataFrame(index=names))
         column = adata.var_names.get_indexer(genes)
         found = column >= 0
         if not found.any():
@@ -118,7 +125,6 @@ class QueryMixin:
                 "%d of the model's %d genes are not in the query and count as zero.", (~found).sum(), len(genes)
             )
         layer = setup.get("layer")
-        # cells that a model generated hold their values in X
         layer = layer if layer in adata.layers else None
         values = values_of(adata, layer)
         if not np.array_equal(column, np.arange(adata.n_vars)):
@@ -132,6 +138,8 @@ class QueryMixin:
         out = AnnData(values, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=genes))
         if setup.get("layer") is not None:
             out.layers[setup["layer"]] = out.X
+        if obsm_key is not None:
+            out.obsm[obsm_key] = out.X.toarray() if sparse.issparse(out.X) else out.X
         categorical = [
             setup.get("batch_key"),
             setup.get("labels_key"),

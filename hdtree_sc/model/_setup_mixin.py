@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import (
@@ -16,11 +17,26 @@ from scvi.data.fields import (
 
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._label_field import PartialLabelField
+from hdtree_sc.data._obsm_field import ObsmFeatureField
 from hdtree_sc.model._validation import check_setup
 from hdtree_sc.module._hdtree import TIME_KEY
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
+    from scvi.model.base import BaseModelClass
+
+
+def input_shape(model: BaseModelClass) -> dict[str, Any]:
+    """Arguments of a module that the registered cells decide."""
+    stats, fields = model.summary_stats, model.registry["field_registries"]
+    categories = fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {})
+    return {
+        "n_input": stats.n_vars,
+        "n_batch": stats.n_batch,
+        "n_cats_per_cov": tuple(categories.get("n_cats_per_key", ())),
+        "n_continuous_cov": stats.get("n_extra_continuous_covs", 0),
+    }
 
 
 class SetupMixin:
@@ -37,17 +53,19 @@ class SetupMixin:
         state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]  # type: ignore[attr-defined]
         return [str(label) for label in state["categorical_mapping"] if str(label) != UNKNOWN]
 
+    def get_var_names(self, **kwargs: Any) -> NDArray[np.str_]:
+        """Names of the features: of the genes, or of the columns of ``obsm_key``.
+
+        Parameters
+        ----------
+        **kwargs
+            Ignored: scvi-tools' arguments for MuData.
+        """
+        state = self.registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]  # type: ignore[attr-defined]
+        return np.asarray(state[LayerField.COLUMN_NAMES_KEY])
+
     def _input_shape(self) -> dict[str, Any]:
-        """Arguments of a module that the registered cells decide."""
-        stats = self.summary_stats  # type: ignore[attr-defined]
-        fields = self.registry["field_registries"]  # type: ignore[attr-defined]
-        categories = fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {})
-        return {
-            "n_input": stats.n_vars,
-            "n_batch": stats.n_batch,
-            "n_cats_per_cov": tuple(categories.get("n_cats_per_key", ())),
-            "n_continuous_cov": stats.get("n_extra_continuous_covs", 0),
-        }
+        return input_shape(self)
 
     @classmethod
     def setup_anndata(
@@ -60,6 +78,8 @@ class SetupMixin:
         size_factor_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
+        *,
+        obsm_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Register an AnnData.
@@ -84,16 +104,19 @@ class SetupMixin:
             Further ``obs`` columns of categories, given to encoder and decoder.
         continuous_covariate_keys
             Further ``obs`` columns of numbers, given to encoder and decoder.
+        obsm_key
+            ``obsm`` entry whose columns are the features, in place of the genes in ``X`` or a layer: principal
+            components, an embedding. For ``gene_likelihood="normal"``.
         **kwargs
             Keyword arguments of :meth:`scvi.data.AnnDataManager.register_fields`.
 
         Raises
         ------
         KeyError
-            If a layer or column does not exist.
+            If a layer, column or ``obsm`` entry does not exist.
         ValueError
-            If values are not finite, names are not unique, a category is missing in some cells, or a label has one
-            cell only. Nothing is changed then.
+            If ``layer`` and ``obsm_key`` are both given, values are not finite, names are not unique, a category is
+            missing in some cells, or a label has one cell only. Nothing is changed then.
         """
         setup_method_args = cls._get_setup_method_args(  # type: ignore[attr-defined]
             **locals()
@@ -105,13 +128,16 @@ class SetupMixin:
         check_setup(
             adata,
             layer=layer,
+            obsm_key=obsm_key,
             categorical=categories,
             numerical=numbers,
             labels_key=labels_key,
             is_query="source_registry" in kwargs,
         )
         fields = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False)
+            if obsm_key is None
+            else ObsmFeatureField(REGISTRY_KEYS.X_KEY, obsm_key),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             PartialLabelField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),

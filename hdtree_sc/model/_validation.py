@@ -22,6 +22,7 @@ def check_setup(
     adata: AnnData,
     *,
     layer: str | None,
+    obsm_key: str | None,
     categorical: dict[str, str | None],
     numerical: dict[str, str | None],
     labels_key: str | None,
@@ -35,6 +36,8 @@ def check_setup(
         The data.
     layer
         Layer with the values, None for ``X``.
+    obsm_key
+        Entry of ``obsm`` with the values, in their place.
     categorical
         Argument name to obs column, for columns of categories.
     numerical
@@ -60,6 +63,12 @@ def check_setup(
             twice = listing(names[names.duplicated()].unique())
             msg = f"adata.{axis} are not unique ({twice}): run adata.{axis}_make_unique() first."
             raise ValueError(msg)
+    if layer is not None and obsm_key is not None:
+        msg = f"layer={layer!r}, obsm_key={obsm_key!r}: values are read from one of them; leave the other out."
+        raise ValueError(msg)
+    if obsm_key is not None and obsm_key not in adata.obsm:
+        msg = f"obsm_key: adata.obsm has no {obsm_key!r}. It has: {listing(adata.obsm)}."
+        raise KeyError(msg)
     if layer is not None and layer not in adata.layers:
         msg = f"layer: adata.layers has no {layer!r}. It has: {listing(adata.layers)}."
         raise KeyError(msg)
@@ -86,11 +95,18 @@ def check_setup(
                 "merge it with another label or leave it out."
             )
             raise ValueError(msg)
-    _check_finite(values_of(adata, layer), _name(layer))
+    values = values_of(adata, layer, obsm_key)
+    if obsm_key is not None and (sparse.issparse(values) or values.ndim != 2 or values.shape[1] < 2):
+        msg = f"obsm_key: adata.obsm[{obsm_key!r}] is no dense table of at least two columns."
+        raise ValueError(msg)
+    _check_finite(values, _name(layer, obsm_key))
 
 
-def values_of(adata: AnnData, layer: str | None) -> Any:
-    """The matrix a model reads: ``X`` or a layer."""
+def values_of(adata: AnnData, layer: str | None, obsm_key: str | None = None) -> Any:
+    """The matrix a model reads: ``X``, a layer or an entry of ``obsm``."""
+    if obsm_key is not None:
+        entry = adata.obsm[obsm_key]
+        return entry.to_numpy() if isinstance(entry, pd.DataFrame) else entry
     values = adata.X if layer is None else adata.layers[layer]
     if values is None:
         msg = "adata.X is empty: name the layer that holds the values (layer=)."
@@ -116,7 +132,9 @@ def _check_finite(values: Any, name: str) -> None:
             raise ValueError(msg)
 
 
-def check_likelihood(adata: AnnData, layer: str | None, likelihood: str, allowed: Sequence[str]) -> None:
+def check_likelihood(
+    adata: AnnData, layer: str | None, likelihood: str, allowed: Sequence[str], obsm_key: str | None = None
+) -> None:
     """Refuse an unknown likelihood and values that it cannot give rise to; warn of genes without counts.
 
     Raises
@@ -127,21 +145,21 @@ def check_likelihood(adata: AnnData, layer: str | None, likelihood: str, allowed
     if likelihood not in allowed:
         msg = f"gene_likelihood: {likelihood!r} is none of {listing(allowed)}."
         raise ValueError(msg)
-    check_values(adata, layer, likelihood)
+    check_values(adata, layer, likelihood, obsm_key)
     if likelihood not in ("nb", "zinb"):
         return
-    name = _name(layer)
-    values = values_of(adata, layer)
+    name = _name(layer, obsm_key)
+    values = values_of(adata, layer, obsm_key)
     silent = int((np.asarray(values.sum(axis=0)).ravel() == 0).sum())
     if silent:
         msg = (
-            f"{silent} of {adata.n_vars} genes of {name} have no counts at all; they are kept and carry no "
+            f"{silent} of {values.shape[1]} genes of {name} have no counts at all; they are kept and carry no "
             "information. scanpy.pp.filter_genes(adata, min_cells=1) removes them."
         )
         warnings.warn(msg, UserWarning, stacklevel=4)
 
 
-def check_values(adata: AnnData, layer: str | None, likelihood: str) -> None:
+def check_values(adata: AnnData, layer: str | None, likelihood: str, obsm_key: str | None = None) -> None:
     """Refuse values that a likelihood cannot give rise to.
 
     Raises
@@ -149,8 +167,8 @@ def check_values(adata: AnnData, layer: str | None, likelihood: str) -> None:
     ValueError
         For negative or fractional counts, cells without counts, or values outside [0, 1] with ``"bernoulli"``.
     """
-    name = _name(layer)
-    values = values_of(adata, layer)
+    name = _name(layer, obsm_key)
+    values = values_of(adata, layer, obsm_key)
     if likelihood == "normal":
         return
     other = "gene_likelihood='normal' for continuous values"
@@ -175,7 +193,9 @@ def check_values(adata: AnnData, layer: str | None, likelihood: str) -> None:
         raise ValueError(msg)
 
 
-def _name(layer: str | None) -> str:
+def _name(layer: str | None, obsm_key: str | None = None) -> str:
+    if obsm_key is not None:
+        return f"adata.obsm[{obsm_key!r}]"
     return f"adata.layers[{layer!r}]" if layer else "adata.X"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -11,6 +11,7 @@ from torch import nn
 
 from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
 from hdtree_sc.module._cell_module import CellModule
+from hdtree_sc.module._scvi_networks import ScviNetworks
 from hdtree_sc.nn import MLP, Decoder
 from hdtree_sc.nn._unplaced import UnplacedScore
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from hdtree_sc.nn._decoder import Likelihood
 
-Encoder = Literal["variational", "fixed", "none"]
-"""``"variational"``: trained; ``"fixed"``: taken over from another model; ``"none"``: features are the latent."""
+Encoder = Literal["variational", "fixed", "scvi", "none"]
+"""``"variational"``: trained; ``"fixed"``, ``"scvi"``: taken over; ``"none"``: features are the latent."""
 COLLAPSED = 0.01
 """Nats of Kullback-Leibler divergence below which a latent dimension tells nothing and is left out."""
 SPREAD = 1e-3
@@ -80,6 +81,8 @@ class BranchedModule(CellModule):
         See :class:`CellModule`.
     encoder
         What the encoder is.
+    scvi_kwargs
+        Arguments of :class:`scvi.module.VAE`, where encoder and decoder are those of scVI.
     """
 
     _diffusion_cls = BranchedLatentDiffusion
@@ -101,6 +104,7 @@ class BranchedModule(CellModule):
         n_pcs: int = 30,
         n_input_pcs: int = 50,
         encoder: Encoder = "variational",
+        scvi_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             n_input,
@@ -113,8 +117,11 @@ class BranchedModule(CellModule):
             n_input_pcs=n_input_pcs,
         )
         self.encoder_kind = encoder
+        self.is_variational = encoder in ("variational", "scvi")
         n_covariates = self.covariates.width
-        if encoder != "none":
+        if encoder == "scvi":
+            self.encoder = ScviNetworks(self.covariates, **(scvi_kwargs or {}))
+        elif encoder != "none":
             n_out = 2 * n_latent if encoder == "variational" else n_latent
             self.encoder = MLP(
                 self.n_input_pcs + n_covariates, n_out, n_hidden=n_hidden, n_layers=n_layers, dropout=dropout_rate
@@ -143,9 +150,9 @@ class BranchedModule(CellModule):
         return None if node is None or self.offsets is None else self.offsets[node]
 
     def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
-        if self.encoder_kind == "none":
-            library = self._library(tensors)
-            x = self.scaler(tensors[REGISTRY_KEYS.X_KEY], library)
+        if self.encoder_kind in ("none", "scvi"):
+            library, x = self._library(tensors), tensors[REGISTRY_KEYS.X_KEY]
+            x = self.scaler(x, library) if self.encoder_kind == "none" else x
             return {"x": x, "covariates": self.covariates(tensors), "library": library}
         x, covariates, library = self._encoder_input(tensors)
         return {"x": x, "covariates": covariates, "library": library}
@@ -159,16 +166,19 @@ class BranchedModule(CellModule):
         ``scatter`` is the standard deviation of the posterior, ``kl`` its divergence from the prior, (n, n_latent).
         """
         if self.encoder_kind == "none":
-            z, scatter, kl = x, torch.zeros_like(x), torch.zeros_like(x)
+            z = x
+        elif self.encoder_kind == "scvi":
+            z, log_variance = cast("ScviNetworks", self.encoder).encode(x, covariates)
         else:
-            told = self.encoder(torch.cat([x, covariates], dim=1))
-            if self.encoder_kind == "fixed":
-                z, scatter, kl = told, torch.zeros_like(told), torch.zeros_like(told)
-            else:
-                z, log_variance = told.chunk(2, dim=1)
-                log_variance = log_variance.clamp(-12.0, 8.0)
-                scatter = (0.5 * log_variance).exp()
-                kl = 0.5 * (z.square() + log_variance.exp() - 1.0 - log_variance)
+            z = self.encoder(torch.cat([x, covariates], dim=1))
+        if self.encoder_kind == "variational":
+            z, log_variance = z.chunk(2, dim=1)
+        if self.is_variational:
+            log_variance = log_variance.clamp(-12.0, 8.0)
+            scatter = (0.5 * log_variance).exp()
+            kl = 0.5 * (z.square() + log_variance.exp() - 1.0 - log_variance)
+        else:
+            scatter, kl = torch.zeros_like(z), torch.zeros_like(z)
         if n_samples > 1:
             z, library = z.expand(n_samples, *z.shape), library.expand(n_samples, *library.shape)
         if self.training or n_samples > 1:
@@ -178,6 +188,8 @@ class BranchedModule(CellModule):
     def _decoded(
         self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, offset: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
+        if self.encoder_kind == "scvi":
+            return cast("ScviNetworks", self.encoder).decode(z, covariates, library, offset)
         if self.encoder_kind != "none":
             return super()._decoded(z, covariates, library, offset)
         values = z * self.scaler.std + self.scaler.mean

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from hdtree_sc.diffusion import diffusion_loss
 from hdtree_sc.module._latent_diffusion import N_CONDITION, LatentDiffusion, Where
-from hdtree_sc.nn import Denoiser
+from hdtree_sc.nn import Denoiser, HeadedDenoiser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+Conditioning = Literal["gated_path", "multi_head"]
+CONDITIONINGS = ("gated_path", "multi_head")
 BRANCH_HIDDEN = 128
 BRANCH_BLOCKS = 2
 
@@ -51,6 +53,9 @@ class BranchedLatentDiffusion(LatentDiffusion):
         Width of the space.
     attached
         Node to which each added class was attached.
+    conditioning
+        ``"gated_path"``: one network that is told the nodes of the path; ``"multi_head"``: a shared trunk and one head
+        for each node, which speaks where it is the deepest node of the path below its branch point.
     **kwargs
         Arguments of :class:`LatentDiffusion`.
     """
@@ -59,9 +64,20 @@ class BranchedLatentDiffusion(LatentDiffusion):
     opens: torch.Tensor
     within: torch.Tensor
 
-    def __init__(self, n_features: int, *, attached: Sequence[int] = (), **kwargs: Any) -> None:
-        super().__init__(n_features, **kwargs)
+    def __init__(
+        self,
+        n_features: int,
+        *,
+        attached: Sequence[int] = (),
+        conditioning: Conditioning = "gated_path",
+        n_hidden: int = 256,
+        n_blocks: int = 3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(n_features, n_hidden=n_hidden, n_blocks=n_blocks, **kwargs)
         self.n_first = len(self.path.parent)
+        if conditioning == "multi_head":
+            self.denoiser = HeadedDenoiser(n_features, N_CONDITION, self.n_first, n_hidden=n_hidden, n_blocks=n_blocks)
         self.branches = nn.ModuleList()
         self.register_buffer("anchor", torch.arange(self.n_first), persistent=False)
         self.register_buffer("opens", torch.full((self.n_first,), torch.inf))
@@ -98,7 +114,11 @@ class BranchedLatentDiffusion(LatentDiffusion):
 
     def shared_answer(self, x: torch.Tensor, level: torch.Tensor, *told: Where) -> torch.Tensor:
         """What the denoiser says without the branches that were added."""
-        return super().answer(x, level, *told)
+        if not isinstance(self.denoiser, HeadedDenoiser):
+            return super().answer(x, level, *told)
+        condition = torch.stack([self.label(where.label, level) for where in told]).mean(0)
+        heads = [self.path.deepest_open(self.anchor[where.node], level) for where in told]
+        return self.denoiser(x, level, condition, *heads)
 
     def answer(self, x: torch.Tensor, level: torch.Tensor, *told: Where) -> torch.Tensor:
         """What the denoiser says, with the branches of the classes that were added."""

@@ -1,5 +1,6 @@
 """Network blocks with one job each; pure torch."""
 
+from hdtree_sc.nn._branch_heads import HeadedDenoiser
 from hdtree_sc.nn._codebook import TreeCodebook
 from hdtree_sc.nn._contrastive import soft_contrastive_loss
 from hdtree_sc.nn._decoder import Decoder
@@ -7,4 +8,4 @@ from hdtree_sc.nn._denoiser import Denoiser
 from hdtree_sc.nn._mlp import MLP
 from hdtree_sc.nn._path_conditioner import PathConditioner
 
-__all__ = ["MLP", "Decoder", "Denoiser", "PathConditioner", "TreeCodebook", "soft_contrastive_loss"]
+__all__ = ["MLP", "Decoder", "Denoiser", "HeadedDenoiser", "PathConditioner", "TreeCodebook", "soft_contrastive_loss"]

@@ -66,12 +66,16 @@ class Denoiser(nn.Module):
         -------
         Answer, float32 (n, n_features).
         """
+        return self.last(self.trunk(x, level, condition)[0]).float()
+
+    def trunk(self, x: torch.Tensor, level: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What comes out of the blocks, (n, n_hidden), and what they were told of level and condition, (n, N_TOLD)."""
         angle = level.float() * self.frequencies
         told = nn.functional.silu(self.level(torch.cat([angle.sin(), angle.cos()], 1)) + self.condition(condition))
         hidden = self.first(x)
         for block in self.blocks:
             hidden = block(hidden, told)
-        return self.last(hidden).float()
+        return hidden, told
 
 
 class _Block(nn.Module):

@@ -111,9 +111,18 @@ class PathConditioner(nn.Module):
         """
         seen = self.on_path[node]
         if self.gate != "none":
-            above = torch.where(self.parent >= 0, self.heights[self.parent.clamp_min(0)], torch.inf)
+            above = self.opens
             seen = seen * (level < above if self.gate == "step" else torch.sigmoid((above - level) / SOFT_WIDTH))
         return seen @ (self.node.weight + self.code(self.codes))
+
+    @property
+    def opens(self) -> torch.Tensor:
+        """Noise level below which each node is told, (n_nodes,): the branch point of its parent."""
+        return torch.where(self.parent >= 0, self.heights[self.parent.clamp_min(0)], torch.inf)
+
+    def deepest_open(self, node: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """Deepest node, int (n,), of each path that is told at noise levels (n, 1) under the ``"step"`` gate."""
+        return (self.on_path[node] * (level < self.opens) * (self.depth + 1)).argmax(1)
 
     def shorten(self, node: torch.Tensor, share: float, generator: torch.Generator | None = None) -> torch.Tensor:
         """Cut paths at random, so that one network learns every node, and the data as a whole.
