@@ -98,18 +98,22 @@ def by_moments(half: Halves, rng: np.random.Generator) -> NDArray:
     labels = half.fit_labels[half.of_fit]
     out = np.empty((half.n, half.fit.n_vars), dtype=np.float32)
     for label in np.unique(labels):
-        rows, known = np.flatnonzero(labels == label), half.fit_values[half.fit_labels == label].astype(float)
-        mean, variance = known.mean(0), known.var(0)
-        shape = (len(rows), len(mean))
-        if not half.is_count:
-            out[rows] = rng.normal(mean, np.sqrt(variance), shape)
-            continue
-        excess = variance - mean
-        over = excess > FEWEST_VARIANCE
-        size = np.divide(mean**2, excess, out=np.ones_like(mean), where=over)
-        rate = np.where(over, rng.gamma(size, np.divide(mean, size, out=mean.copy(), where=over), shape), mean)
-        out[rows] = rng.poisson(rate)
+        rows = np.flatnonzero(labels == label)
+        out[rows] = with_moments(half.fit_values[half.fit_labels == label], len(rows), rng, is_count=half.is_count)
     return out
+
+
+def with_moments(known: NDArray, n: int, rng: np.random.Generator, *, is_count: bool) -> NDArray:
+    """``n`` cells whose genes have, each by itself, the mean and variance of some cells, see `by_moments`."""
+    mean, variance = known.astype(float).mean(0), known.astype(float).var(0)
+    shape = (n, len(mean))
+    if not is_count:
+        return rng.normal(mean, np.sqrt(variance), shape)
+    excess = variance - mean
+    over = excess > FEWEST_VARIANCE
+    size = np.divide(mean**2, excess, out=np.ones_like(mean), where=over)
+    rate = np.where(over, rng.gamma(size, np.divide(mean, size, out=mean.copy(), where=over), shape), mean)
+    return rng.poisson(rate)
 
 
 # -- scVI ----------------------------------------------------------------------------------------------------------
@@ -129,7 +133,7 @@ def scvi_cells(draw: Callable[[Any, Halves], NDArray]) -> Callable[[Cells], dict
             msg = "needs raw counts"
             raise NotApplicable(msg)
         half = halves(cells)
-        model, cost = _scvi(half)
+        model, cost = scvi_model(half)
         with _measures.Step() as step:
             values = draw(model, half)
         return half.scores(values) | _measures.total_cost(cost, step.cost)
@@ -137,7 +141,7 @@ def scvi_cells(draw: Callable[[Any, Halves], NDArray]) -> Callable[[Cells], dict
     return run
 
 
-def _scvi(half: Halves) -> tuple[Any, dict[str, float]]:
+def scvi_model(half: Halves) -> tuple[Any, dict[str, float]]:
     """The model of the fitted half; kept on disk, as two rows need it."""
     import scvi
 

@@ -24,7 +24,7 @@ NOT_RANKED = ("leaves", "CPU seconds", "peak MB")
 DIGITS = {"CPU seconds": 2, "peak MB": 0, "leaves": 1}
 """Digits behind the point; 3 for all others."""
 COLORS = {"ours": "#c0392b", "peer": "#34495e", "reference": "#95a5a6", "published": "#2980b9"}
-KINDS = {"ours": "HDTree", "peer": "peer", "reference": "chance and supervised", "published": "published"}
+KINDS = {"ours": "hdtree-sc", "peer": "peer", "reference": "chance and supervised", "published": "published"}
 
 
 def table(rows: Sequence[Mapping[str, Any]], methods: Mapping[str, Method]) -> pd.DataFrame:

@@ -18,9 +18,10 @@ from benchmarks._kept import fingerprint, of_half
 from hdtree_sc.module._latent_diffusion import Where
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from anndata import AnnData
     from numpy.typing import NDArray
 
     from benchmarks._cells import Cells
@@ -57,12 +58,12 @@ def correlation(one: NDArray, other: NDArray) -> float:
     return float((((one - one.mean(0)) / one.std(0)) * ((other - other.mean(0)) / other.std(0))).mean())
 
 
-def cycle(model: Any, out: Any, rows: NDArray, source: str, target: str, *, align: bool) -> float:
+def cycle(
+    model: Any, adata: AnnData | None, out: Any, rows: NDArray, source: str, target: str, *, align: bool
+) -> float:
     """Correlation of latents with what comes back of them from a target: no count is drawn, nothing encoded again."""
-    cells = model._real_cells(None, rows)
-    here, there = (
-        Where(*(torch.full((len(rows),), place) for place in model._told(None, name))) for name in (source, target)
-    )
+    cells = model._real_cells(adata, rows)
+    here, there = (Where.of(model._told(None, name), len(rows), torch.device("cpu")) for name in (source, target))
     diffusion = model.module.diffusion
     with torch.inference_mode():
         levels = torch.from_numpy(out.obs["branch_noise"].to_numpy())
@@ -72,7 +73,9 @@ def cycle(model: Any, out: Any, rows: NDArray, source: str, target: str, *, alig
         return correlation(*(diffusion.colour(points).numpy() for points in (cells.whitened, back)))
 
 
-def carried(model: Any, half: Halves, rows: NDArray, target: str, way: str) -> tuple[Any, dict[str, float]]:
+def carried(
+    model: Any, half: Halves, rows: NDArray, target: str, way: Mapping[str, Any], adata: AnnData | None = None
+) -> tuple[Any, dict[str, float]]:
     """Cells of the fitted half at another type, and all measures but the classifier's.
 
     Parameters
@@ -86,18 +89,21 @@ def carried(model: Any, half: Halves, rows: NDArray, target: str, way: str) -> t
     target
         The other type.
     way
-        Key of `WAYS`.
+        Arguments of ``transmute``.
+    adata
+        The fitted half, where the model was not fitted on all of it.
     """
     source = half.fit_labels[rows[0]]
-    options = {**WAYS[way], "n_steps": N_STEPS, "seed": half.seed}
+    options = {**way, "n_steps": N_STEPS, "seed": half.seed}
     with _measures.Step() as step:
-        out = model.transmute(target=target, indices=rows, **options)
+        out = model.transmute(adata, target=target, indices=rows, **options)
     found = {"target probability": float(out.obs["target_probability"].mean()), "CPU seconds": step.cpu_seconds}
     found["branch noise"] = float(out.obs["branch_noise"].mean())
     if options["mode"] == "ode":
+        latent = f"X_{model._tree_key}"
         again = model.transmute(out, target=source, **options, keep_mean=False)
-        found["cycle r"] = cycle(model, out, rows, source, target, align=options.get("align", True))
-        found["cycle r, re-encoded"] = correlation(out.obsm["X_hdtree_source"], again.obsm["X_hdtree"])
+        found["cycle r"] = cycle(model, adata, out, rows, source, target, align=options.get("align", True))
+        found["cycle r, re-encoded"] = correlation(out.obsm[f"{latent}_source"], again.obsm[latent])
     wanted = [TIME] if TIME in half.fit.obs else []
     kept = ht.tl.retained_signal(half.fit, out, wanted, groupby=LABEL, log_normalize=half.is_count, seed=half.seed)
     for name in wanted:
@@ -106,16 +112,28 @@ def carried(model: Any, half: Halves, rows: NDArray, target: str, way: str) -> t
     return out, found
 
 
-def pairs(half: Halves, way: str) -> pd.DataFrame:
-    """All measures of all ordered pairs of the largest types."""
-    model, _ = of_half(half)
+def pairs(
+    half: Halves,
+    model: Any,
+    way: Callable[[str, str], Mapping[str, Any]],
+    adata: AnnData | None = None,
+) -> pd.DataFrame:
+    """All measures of all ordered pairs of the largest types.
+
+    Parameters
+    ----------
+    half, model, adata
+        See `carried`.
+    way
+        From source and target to arguments of ``transmute``.
+    """
     forest = forest_of(half.place(half.held_values), half.held_labels, half.seed)
     said = forest.predict(half.place(half.fit_values))
     types = half.fit.obs[LABEL].value_counts().index[:N_TYPES].astype(str)
     found = []
     for source, target in permutations(types, 2):
         rows = np.flatnonzero(half.fit_labels == source)[:MOST_CARRIED]
-        out, row = carried(model, half, rows, target, way)
+        out, row = carried(model, half, rows, target, way(source, target), adata)
         hit = forest.predict(half.place(_data.dense(out.X))) == target
         found.append({
             "source": source, "target": target, "cells": len(rows), "hit": float(hit.mean()),
@@ -123,6 +141,12 @@ def pairs(half: Halves, way: str) -> pd.DataFrame:
             "hit, untouched": float((said[rows] == target).mean()), **row,
         })  # fmt: skip
     return pd.DataFrame(found)
+
+
+def over_pairs(frame: pd.DataFrame) -> dict[str, float]:
+    """Means over the pairs of types, the worst hit, and the time of all."""
+    means = frame.drop(columns=["source", "target", "cells"]).mean()
+    return {**means.to_dict(), "worst hit": frame["hit"].min(), "CPU seconds": frame["CPU seconds"].sum()}
 
 
 def _file(folder: Path, data: str, seed: int, way: str) -> Path:
@@ -134,12 +158,12 @@ def transmuted(way: str) -> Callable[[Cells], dict[str, float]]:
     """Means over the pairs of types; the pairs are kept in a file."""
 
     def run(cells: Cells) -> dict[str, float]:
-        frame = pairs(halves(cells), way)
+        half = halves(cells)
+        frame = pairs(half, of_half(half)[0], lambda _source, _target: WAYS[way])
         file = _file(cells.cache, cells.data.name, cells.seed, way)
         file.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(file, index=False)
-        means = frame.drop(columns=["source", "target", "cells"]).mean()
-        return {**means.to_dict(), "worst hit": frame["hit"].min(), "CPU seconds": frame["CPU seconds"].sum()}
+        return over_pairs(frame)
 
     return run
 
