@@ -7,6 +7,7 @@ import pytest
 from helpers import QUIET
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.callbacks import Callback
 
 import hdtree_sc as ht
 from hdtree_sc.tree._branch_points import mixing_levels
@@ -129,6 +130,55 @@ def test_a_class_is_added_without_a_change_to_the_others(branched, labelled, tmp
     for bad, label, said in ((cells, "AWC", "already"), (cells[:3], "x", "3 cells"), (cells[:, 5:], "x", "genes")):
         with pytest.raises(ValueError, match=said):
             model.add_class(bad.copy(), label)
+
+
+def test_one_class_after_the_other_is_added(branched, labelled, tmp_path):
+    branched.save(str(tmp_path / "before"), overwrite=True)
+    model = ht.BranchedDiffusion.load(str(tmp_path / "before"), adata=branched.adata)
+    cells = labelled[labelled.obs["cell_type"] == NEW]
+    is_young = (cells.obs["time"] < cells.obs["time"].median()).to_numpy()
+    old_type = model.generate(20, label="ADL", seed=1)
+    model.add_class(cells[is_young].copy(), "young AWB", max_epochs=3, **QUIET)
+    young = model.generate(20, label="young AWB", seed=1)
+    model.add_class(cells[~is_young].copy(), "old AWB", max_epochs=3, **QUIET)
+    for label, before in (("ADL", old_type), ("young AWB", young)):
+        assert (model.generate(20, label=label, seed=1).X != before.X).nnz == 0
+    old = model.generate(20, label="old AWB", seed=1)
+    assert (old.X != young.X).nnz > 0
+    model.save(str(tmp_path / "after"), overwrite=True)
+    again = ht.BranchedDiffusion.load(str(tmp_path / "after"), adata=branched.adata)
+    assert (again.generate(20, label="old AWB", seed=1).X != old.X).nnz == 0
+
+
+def test_a_training_that_crashed_goes_on(labelled, tmp_path):
+    import scvi
+
+    class Crash(Callback):
+        def on_train_epoch_start(self, trainer, *_):
+            if trainer.current_epoch == 10:
+                msg = "power cut"
+                raise OSError(msg)
+
+    def made(model):
+        return np.log1p(model.generate(20, label="AWC", seed=0).layers["mean"]).ravel()
+
+    adata = labelled.copy()
+    ht.BranchedDiffusion.setup_anndata(adata, labels_key="cell_type")
+    scvi.settings.seed = 0
+    whole = ht.BranchedDiffusion(adata)
+    whole.train(max_epochs=3, diffusion_kwargs={"max_epochs": 12}, **QUIET)
+    scvi.settings.seed = 0
+    with pytest.raises(OSError, match="power cut"):
+        ht.BranchedDiffusion(adata).train(
+            max_epochs=3,
+            checkpoint_dir=tmp_path,
+            diffusion_kwargs={"max_epochs": 12, "callbacks": [Crash()]},
+            **QUIET,
+        )
+    model = ht.BranchedDiffusion.load(str(tmp_path / "autoencoder"), adata=adata)
+    model.train_diffusion(max_epochs=12, ckpt_path=str(tmp_path / "last.ckpt"), **QUIET)
+    # what dropout drew before the crash is not drawn again
+    assert np.corrcoef(made(model), made(whole))[0, 1] > 0.99
 
 
 def test_a_tree_that_is_given_keeps_its_topology_and_gets_heights(labelled):

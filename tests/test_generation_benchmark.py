@@ -14,7 +14,18 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are not installed with the package
 pytest.importorskip("benchmarks", reason="the benchmarks are in the repository only")
 
-from benchmarks import _data, _generators, _kept, _report, _run, _transmutation, _withheld, generation
+from benchmarks import (
+    _branched,
+    _data,
+    _generators,
+    _kept,
+    _report,
+    _run,
+    _transmutation,
+    _withheld,
+    branched,
+    generation,
+)
 from benchmarks._cells import Cells
 from benchmarks._halves import APART, NEARER, REALISM, Halves, logged
 from hdtree_sc import metrics
@@ -171,3 +182,25 @@ def test_methods_are_in_a_table_that_is_written():
     assert {method.table for method in generation.METHODS.values()} == set(generation.TABLES)
     assert {method.kind for method in generation.METHODS.values()} <= set(_report.KINDS)
     assert set(_withheld.CASES) <= set(_data.SETS)
+
+
+def test_classes_are_judged_by_cells_that_nobody_fitted(half):
+    held = _branched.Classes(half)
+    assert min(held.n.values()) >= _branched.LEAST
+    assert set(held.fit.obs["label"]) == set(held.names)
+    floor, moments = (held.over_classes(make) for make in (_branched.real, _branched.moments))
+    assert floor["MMD2 x 1000"] < moments["MMD2 x 1000"]
+    wrong = held.over_classes(lambda made, name, n: made.fitted(next(x for x in made.names if x != name), n))
+    assert wrong["hit"] < 0.3 < floor["hit"]
+
+
+def test_a_difference_that_seeds_do_not_bear_out_is_a_tie():
+    rows = [
+        {"data": "x", "method": f"{name}, guidance 1.5", "seed": seed, "hit": hit, "Frechet": 5 + seed + better}
+        for name, hits, better in (("branched", (0.8, 0.9, 0.7), 0), ("label-conditioned", (0.9, 0.8, 0.75), 2))
+        for seed, hit in enumerate(hits)
+    ]
+    frame = pd.DataFrame(rows).assign(**{_run.REASON: np.nan})
+    frame["Frechet"] += np.random.default_rng(0).normal(scale=1e-3, size=len(frame))
+    lines = branched.verdict(frame).splitlines()
+    assert [line.split("|")[-2].strip() for line in lines if line.startswith("| x")] == ["tie", "branched"]
