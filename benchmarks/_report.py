@@ -112,6 +112,7 @@ def write(
     head: str,
     tables: Mapping[str, tuple[str, Sequence[str]]],
     figure: tuple[str, Sequence[str]],
+    mark_best: bool = True,
 ) -> None:
     """Write ``<name>.csv``, ``<name>.md`` and ``<name>.png``.
 
@@ -131,6 +132,8 @@ def write(
         For each table of the methods: a text to stand above it, and the measures to show.
     figure
         The table to draw, and two of its measures.
+    mark_best
+        Whether the highest of the peers is in bold: not where low is good, or nearness to a reference.
     """
     if not rows:
         print(f"{name}: nothing was measured, nothing is written")
@@ -146,7 +149,7 @@ def write(
         if not here.empty:
             parts.append(text)
         for data, group in here.groupby("data", sort=False):
-            parts += [f"### {data}", markdown(group, measures)]
+            parts += [f"### {data}", markdown(group if mark_best else group.assign(kind="reference"), measures)]
     (out / f"{name}.md").write_text("\n\n".join(parts) + "\n")
     dots(frame[frame["table"] == figure[0]], figure[1], out / f"{name}.png")
 
