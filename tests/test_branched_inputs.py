@@ -26,7 +26,7 @@ def scvi_model(labelled):
     adata.obs["plate"] = pd.Categorical(np.where(np.arange(adata.n_obs) % 2, "a", "b"))
     scvi.model.SCVI.setup_anndata(adata, batch_key="plate")
     model = scvi.model.SCVI(adata, n_latent=10, gene_likelihood="nb")
-    model.train(max_epochs=25, **QUIET)
+    model.train(max_epochs=10, **QUIET)
     return model
 
 
@@ -35,7 +35,7 @@ class TestLatentOfScvi:
         adata = scvi_model.adata.copy()
         ht.BranchedDiffusion.setup_anndata(adata, labels_key="cell_type", batch_key="plate")
         model = ht.BranchedDiffusion(adata, latent_model=scvi_model)
-        model.train(diffusion_kwargs={"max_epochs": 10}, **QUIET)
+        model.train(diffusion_kwargs={"max_epochs": 2}, **QUIET)
         used = model.module.kept.numpy() > 0
         assert np.allclose(model.get_latent()[:, used], scvi_model.get_latent_representation()[:, used], atol=1e-4)
         mine = model.get_normalized_expression(indices=np.arange(20), n_samples=1).to_numpy()
@@ -128,7 +128,7 @@ class TestHeads:
         adata = labelled[labelled.obs["cell_type"] != NEW].copy()
         ht.BranchedDiffusion.setup_anndata(adata, labels_key="cell_type")
         model = ht.BranchedDiffusion(adata, conditioning="multi_head")
-        model.train(max_epochs=100, diffusion_kwargs={"max_epochs": 30}, **QUIET)
+        model.train(max_epochs=80, diffusion_kwargs={"max_epochs": 15, "n_blocks": 2}, **QUIET)
         new = model.generate(60, label="AWC", seed=0)
         leaf = model.node_columns().loc[new.obs["branched_leaf"].astype(str), "label"]
         assert (leaf == "AWC").mean() > 0.7
