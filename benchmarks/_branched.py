@@ -97,13 +97,13 @@ def classes(cells: Cells) -> Classes:
 # -- models --------------------------------------------------------------------------------------------------------
 
 
-def trained(adata: AnnData, cells: Cells, **arguments: Any) -> ht.BranchedDiffusion:
+def trained(adata: AnnData, cells: Cells) -> ht.BranchedDiffusion:
     """BranchedDiffusion as it comes."""
     import scvi
 
     scvi.settings.seed = cells.seed
     ht.BranchedDiffusion.setup_anndata(adata, labels_key=LABEL)
-    model = ht.BranchedDiffusion(adata, gene_likelihood=cells.data.likelihood, **arguments)
+    model = ht.BranchedDiffusion(adata, gene_likelihood=cells.data.likelihood)
     model.train(**QUIET)
     return model
 

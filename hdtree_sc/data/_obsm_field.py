@@ -43,6 +43,13 @@ class ObsmFeatureField(ObsmField):
         return {LayerField.N_CELLS_KEY: state_registry[LayerField.N_OBS_KEY], LayerField.N_VARS_KEY: n_vars}
 
 
+def features_of(adata: AnnData, obsm_key: str | None) -> list[str]:
+    """Names of an AnnData's features: of the columns of its ``obsm`` entry if it has that, else of its genes."""
+    if obsm_key is None or obsm_key not in adata.obsm:
+        return list(adata.var_names)
+    return feature_names(adata.obsm[obsm_key], obsm_key)
+
+
 def feature_names(values: Any, obsm_key: str) -> list[str]:
     """Names of the columns of an ``obsm`` entry, which only a DataFrame has of its own."""
     if isinstance(values, pd.DataFrame):

@@ -22,7 +22,7 @@ from hdtree_sc.model._generative_mixin import GenerativeMixin
 from hdtree_sc.model._map_fit import fit_map
 from hdtree_sc.model._prefix_mixin import PrefixMixin
 from hdtree_sc.model._query_mixin import QueryMixin
-from hdtree_sc.model._setup_mixin import SetupMixin
+from hdtree_sc.model._setup_mixin import SetupMixin, input_shape
 from hdtree_sc.model._training_basics import TrainingBasics
 from hdtree_sc.model._unplaced_mixin import UnplacedMixin
 from hdtree_sc.model._validation import check_likelihood, check_shape
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from hdtree_sc.module._branched_diffusion import Conditioning
     from hdtree_sc.nn._decoder import Likelihood
 
-LIKELIHOODS = ("nb", "zinb", "normal", "bernoulli")
 FEW_FEATURES = 64
 """So many continuous features need no encoder."""
 TARGET_STEPS = 1500
@@ -177,8 +176,8 @@ class BranchedDiffusion(
         gene_likelihood = adopted.get("gene_likelihood", gene_likelihood)
         if adata is not None:
             check_shape(adata, n_latent=n_latent, tree_depth=1)
-            check_likelihood(adata, self._setup("layer"), gene_likelihood, LIKELIHOODS, self._setup("obsm_key"))
-        shape = self._input_shape()
+            check_likelihood(adata, self._setup("layer"), gene_likelihood, self._setup("obsm_key"))
+        shape = input_shape(self)
         if encoder is None and not adopted:
             few = gene_likelihood == "normal" and shape["n_input"] <= FEW_FEATURES
             encoder = "none" if (few if encode is None else not encode) else "variational"
@@ -316,7 +315,7 @@ class BranchedDiffusion(
             self.save(str(Path(checkpoint_dir) / "autoencoder"), overwrite=True)
         self.train_diffusion(
             **(
-                {"accelerator": accelerator, "devices": devices, "checkpoint_dir": checkpoint_dir, "gate": "step"}
+                {"accelerator": accelerator, "devices": devices, "checkpoint_dir": checkpoint_dir}
                 | trainer_kwargs
                 | (diffusion_kwargs or {})
             )
@@ -349,15 +348,6 @@ class BranchedDiffusion(
         batches = self._batches(self.adata, self.train_indices_, None, None)
         kl = self._over(batches, lambda tensors: (self._inferred(tensors)["kl"],))[0]
         module.kept.copy_(torch.from_numpy(kl.mean(0) > COLLAPSED))
-
-    @torch.inference_mode()
-    def _cells_to_learn(self, space: Any) -> dict[str, torch.Tensor]:
-        out = super()._cells_to_learn(space)
-        if self.module.is_variational and space == "latent":
-            batches = self._batches(self.adata, None, None, None)
-            scatter = self._over(batches, lambda tensors: (self._inferred(tensors)["scatter"],))[0]
-            out["scatter"] = torch.from_numpy(scatter)
-        return out
 
 
 def _as_tree(tree: Tree | nx.DiGraph | str | None) -> Tree | None:

@@ -250,16 +250,21 @@ class DiffusionMixin:
     def _cells_to_learn(self, space: Space) -> dict[str, torch.Tensor]:
         """What the generator learns of all cells, in one pass over them."""
         module = self.module  # type: ignore[attr-defined]
+        has_scatter = module.is_variational and space == "latent"
 
         def read(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            z = self._encode(tensors)  # type: ignore[attr-defined]
+            told = self._inferred(tensors)  # type: ignore[attr-defined]
+            z = told["z"].float()
             where = self._whereabouts(tensors, z)
             points = z if space == "latent" else SPACES[space].points(module, tensors)
             batch = tensors[REGISTRY_KEYS.BATCH_KEY][:, 0].long()
-            return points, where.node, where.label, batch, module._library(tensors), module.covariates(tensors)
+            scatter = [told["scatter"]] if has_scatter else []
+            return (
+                points, where.node, where.label, batch, module._library(tensors), module.covariates(tensors), *scatter,
+            )  # fmt: skip
 
         batches = self._batches(self.adata, None, None, None)  # type: ignore[attr-defined]
-        names = ("points", "node", "label", "batch", "library", "covariates")
+        names = ("points", "node", "label", "batch", "library", "covariates", *["scatter"] * has_scatter)
         return dict(zip(names, map(torch.from_numpy, self._over(batches, read)), strict=True))  # type: ignore[attr-defined]
 
     def _new_generator(

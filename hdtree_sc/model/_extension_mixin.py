@@ -12,7 +12,7 @@ from scvi import REGISTRY_KEYS
 from scvi.train import Trainer
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data._obsm_field import feature_names
+from hdtree_sc.data._obsm_field import features_of
 from hdtree_sc.data._points import PointSplitter
 from hdtree_sc.model._cell_maker import seeded
 from hdtree_sc.model._class_mixin import ClassMixin
@@ -147,7 +147,7 @@ class ExtensionMixin(ClassMixin):
             msg = f"adata: {adata.n_obs} cells of {label!r}; at least {LEAST_CELLS} are needed to learn a class."
             raise ValueError(msg)
         genes, key = self.get_var_names(), self._setup("obsm_key")  # type: ignore[attr-defined]
-        held = feature_names(adata.obsm[key], key) if key in adata.obsm else adata.var_names
+        held = set(features_of(adata, key))
         lost = [gene for gene in genes if gene not in held]
         if lost:
             msg = f"adata lacks {len(lost)} of the model's {len(genes)} genes ({listing(lost)}): add_class needs all."

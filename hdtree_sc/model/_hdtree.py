@@ -14,7 +14,7 @@ from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._generative_mixin import GenerativeMixin
 from hdtree_sc.model._query_mixin import QueryMixin
-from hdtree_sc.model._setup_mixin import SetupMixin
+from hdtree_sc.model._setup_mixin import SetupMixin, input_shape
 from hdtree_sc.model._time_mixin import TimeMixin
 from hdtree_sc.model._training_mixin import TreeTrainingMixin
 from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 MANY_CELLS = 16_000
 """From so many cells on they can feed a larger encoder."""
-LIKELIHOODS = ("nb", "zinb", "normal", "bernoulli")
 
 
 class HDTree(
@@ -130,7 +129,7 @@ class HDTree(
             raise ValueError(msg)
         if adata is not None:
             check_shape(adata, n_latent=n_latent, tree_depth=tree_depth)
-            check_likelihood(adata, self._setup("layer"), gene_likelihood, LIKELIHOODS, self._setup("obsm_key"))
+            check_likelihood(adata, self._setup("layer"), gene_likelihood, self._setup("obsm_key"))
         stats = self.summary_stats
         # resolved here, so that the file says which: a model may be loaded with other cells
         many = stats.n_cells >= MANY_CELLS
@@ -138,7 +137,7 @@ class HDTree(
         n_layers = n_layers or (3 if many else 2)
         n_input_pcs = n_input_pcs or (100 if many else 50)
         self.module = self._module_cls(
-            **self._input_shape(),
+            **input_shape(self),
             n_latent=n_latent,
             n_hidden=n_hidden,
             n_layers=n_layers,

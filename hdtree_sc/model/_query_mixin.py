@@ -15,7 +15,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data._obsm_field import feature_names
+from hdtree_sc.data._obsm_field import features_of
 from hdtree_sc.model._validation import check_values, values_of
 
 if TYPE_CHECKING:
@@ -109,9 +109,8 @@ class QueryMixin:
         # cells that a model generated hold their values in X
         obsm_key = setup.get("obsm_key")
         if obsm_key is not None and obsm_key in adata.obsm:
-            held = adata.obsm[obsm_key]
-            names = pd.Index(feature_names(held, obsm_key))
-            adata = AnnData(np.asarray(held), obs=adata.obs, var=pd.DataFrame(index=names))
+            names = pd.Index(features_of(adata, obsm_key))
+            adata = AnnData(values_of(adata, None, obsm_key), obs=adata.obs, var=pd.DataFrame(index=names))
         column = adata.var_names.get_indexer(genes)
         found = column >= 0
         if not found.any():

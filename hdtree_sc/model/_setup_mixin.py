@@ -64,9 +64,6 @@ class SetupMixin:
         state = self.registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]  # type: ignore[attr-defined]
         return np.asarray(state[LayerField.COLUMN_NAMES_KEY])
 
-    def _input_shape(self) -> dict[str, Any]:
-        return input_shape(self)
-
     @classmethod
     def setup_anndata(
         cls,

@@ -23,6 +23,7 @@ class TrainingBasics:
 
     adata: Any
     module: Any
+    summary_stats: Any
     init_params_: Any
     train_indices_: Any
     validation_indices: Any
@@ -50,7 +51,7 @@ class TrainingBasics:
     def _fit_scaler(self, train_indices: NDArray[np.int64]) -> None:
         """Learn from training cells how values are standardised, and their principal components."""
         module, scaler = self.module, self.module.scaler
-        n = max(2, min(len(train_indices), SVD_VALUES // self.adata.n_vars))
+        n = max(2, min(len(train_indices), SVD_VALUES // self.summary_stats.n_vars))
         rows = np.sort(np.random.default_rng(0).permutation(train_indices)[:n])
         batches = list(self._batches(self.adata, rows, None, None))
         x = torch.cat([tensors[REGISTRY_KEYS.X_KEY] for tensors in batches])

@@ -11,9 +11,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from hdtree_sc._errors import listing
+from hdtree_sc.nn._decoder import LIKELIHOODS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 CHUNK = 4096
 
@@ -132,9 +133,7 @@ def _check_finite(values: Any, name: str) -> None:
             raise ValueError(msg)
 
 
-def check_likelihood(
-    adata: AnnData, layer: str | None, likelihood: str, allowed: Sequence[str], obsm_key: str | None = None
-) -> None:
+def check_likelihood(adata: AnnData, layer: str | None, likelihood: str, obsm_key: str | None = None) -> None:
     """Refuse an unknown likelihood and values that it cannot give rise to; warn of genes without counts.
 
     Raises
@@ -142,8 +141,8 @@ def check_likelihood(
     ValueError
         For an unknown likelihood, or as :func:`check_values` says.
     """
-    if likelihood not in allowed:
-        msg = f"gene_likelihood: {likelihood!r} is none of {listing(allowed)}."
+    if likelihood not in LIKELIHOODS:
+        msg = f"gene_likelihood: {likelihood!r} is none of {listing(LIKELIHOODS)}."
         raise ValueError(msg)
     check_values(adata, layer, likelihood, obsm_key)
     if likelihood not in ("nb", "zinb"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -13,7 +14,6 @@ from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
 from hdtree_sc.module._cell_module import CellModule
 from hdtree_sc.module._scvi_networks import ScviNetworks
 from hdtree_sc.nn import MLP, Decoder
-from hdtree_sc.nn._unplaced import UnplacedScore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,8 +129,7 @@ class BranchedModule(CellModule):
             self.decoder = Decoder(
                 n_latent, n_input, n_covariates=n_covariates, likelihood=gene_likelihood, n_hidden=n_hidden
             )
-        self.unplaced = UnplacedScore(n_input, self.n_pcs, is_count=self.is_count)
-        self.map_head = MLP(n_latent, 2, n_hidden=128, n_layers=2, dropout=0.0)
+        self._add_heads()
         self.register_buffer("kept", torch.ones(n_latent))
         self.classes: GaussianClasses | None = None
         # of classes that were added: what their genes have that the decoder was not taught, (n_nodes, n_input)
@@ -142,7 +141,7 @@ class BranchedModule(CellModule):
         held = getattr(model, "class_tree_", None)
         if held is not None:
             self.classes = GaussianClasses(sum(map(bool, held["labels"])), self.n_latent)
-            if any(level == level for level in held["opens"]):  # not NaN: a class was added
+            if any(map(math.isfinite, held["opens"])):  # a class was added
                 self.offsets = self.scaler.mean.new_zeros(len(held["labels"]), len(self.scaler.mean))
 
     def offset(self, node: torch.Tensor | None) -> torch.Tensor | None:

@@ -14,7 +14,9 @@ from hdtree_sc.module._covariates import CovariateVector
 from hdtree_sc.module._donors import Donors
 from hdtree_sc.module._latent_diffusion import LatentDiffusion
 from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
+from hdtree_sc.nn import MLP
 from hdtree_sc.nn._scaler import ExpressionScaler
+from hdtree_sc.nn._unplaced import UnplacedScore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class CellModule(BaseModuleClass):
-    """Base of the modules: a subclass makes ``encoder``, ``decoder``, ``map_head`` and ``unplaced``.
+    """Base of the modules: a subclass makes ``encoder`` and ``decoder``, and calls :meth:`_add_heads`.
 
     Parameters
     ----------
@@ -52,7 +54,6 @@ class CellModule(BaseModuleClass):
 
     encoder: nn.Module
     decoder: Decoder
-    map_head: nn.Module
     _diffusion_cls: type[LatentDiffusion] = LatentDiffusion
 
     def __init__(
@@ -80,10 +81,17 @@ class CellModule(BaseModuleClass):
             common_unit=gene_likelihood == "bernoulli",
         )
         self.time_head: nn.Module | None = None
+        # whether latents are known up to a normal error, which inference tells as "scatter"
+        self.is_variational = False
         # the second stage, once there is one
         self.diffusion: LatentDiffusion | None = None
         self.donors: Donors | None = None
         self.space: Space = "latent"
+
+    def _add_heads(self) -> None:
+        """What is learned after the latent: a score of cells unlike all in training, and a 2-D map."""
+        self.unplaced = UnplacedScore(len(self.scaler.mean), self.n_pcs, is_count=self.is_count)
+        self.map_head = MLP(self.n_latent, 2, n_hidden=128, n_layers=2, dropout=0.0)
 
     def set_generator(self, diffusion: LatentDiffusion | None, donors: Donors | None, space: Space = "latent") -> None:
         """Take the second stage in, or leave it out."""

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from hdtree_sc._keys import POSITIVE
 from hdtree_sc.module._cell_module import CellModule
 from hdtree_sc.nn import MLP, Decoder, TreeCodebook, soft_contrastive_loss
-from hdtree_sc.nn._unplaced import UnplacedScore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,8 +104,7 @@ class HDTreeModule(CellModule):
             n_latent, n_input, n_covariates=n_covariates, likelihood=gene_likelihood, n_hidden=n_hidden
         )
         self.codebook = TreeCodebook(n_latent, tree_depth)
-        self.unplaced = UnplacedScore(n_input, self.n_pcs, is_count=self.is_count)
-        self.map_head = MLP(n_latent, 2, n_hidden=128, n_layers=2, dropout=0.0)
+        self._add_heads()
         if has_time:
             self.time_head = MLP(n_latent, 1, n_hidden=64, n_layers=1, dropout=0.0)
         self.label_head = nn.Linear(n_latent, len(labels_to_tell)) if labels_to_tell else None

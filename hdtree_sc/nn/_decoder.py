@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from hdtree_sc.nn._mlp import MLP
 
 Likelihood = Literal["nb", "zinb", "normal", "bernoulli"]
+LIKELIHOODS: tuple[str, ...] = get_args(Likelihood)
 
 
 class Decoder(nn.Module):
