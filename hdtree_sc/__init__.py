@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hdtree_sc import datasets, get, metrics, model, pl, tl, tree
-    from hdtree_sc.model import BranchedDiffusion, HDTree
+    from hdtree_sc.model import BranchedDiffusion, HDTree, TreeVAE
     from hdtree_sc.tree import Tree
 
-__all__ = ["BranchedDiffusion", "HDTree", "Tree", "datasets", "get", "metrics", "model", "pl", "tl", "tree"]
+__all__ = ["BranchedDiffusion", "HDTree", "Tree", "TreeVAE", "datasets", "get", "metrics", "model", "pl", "tl", "tree"]
 
-_HOMES = {"BranchedDiffusion": "hdtree_sc.model", "HDTree": "hdtree_sc.model", "Tree": "hdtree_sc.tree"}
+_HOMES = {
+    "BranchedDiffusion": "hdtree_sc.model",
+    "HDTree": "hdtree_sc.model",
+    "Tree": "hdtree_sc.tree",
+    "TreeVAE": "hdtree_sc.model",
+}
 """Public names that are not submodules, and the submodules that define them."""
 
 

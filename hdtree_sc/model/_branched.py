@@ -35,7 +35,6 @@ from hdtree_sc.tree._class_tree import LINKAGES, Linkage
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from numpy.typing import NDArray
     from scvi.model import SCVI
 
     from hdtree_sc.model._hdtree import HDTree
@@ -333,12 +332,6 @@ class BranchedDiffusion(
 
     def _generator_options(self) -> dict[str, Any]:
         return {"conditioning": self._option("conditioning")}
-
-    def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
-        """What is learned before training, of its cells alone."""
-        self.train_indices_ = train_indices
-        if not bool(self.module.scaler.fitted):
-            self._fit_scaler(train_indices)
 
     @torch.inference_mode()
     def _leave_out_collapsed(self) -> None:

@@ -112,7 +112,7 @@ def make_cells(
     space = SPACES[module.space]
     values, means, latents, maps = [], [], [], []
     for points, around, likelihood in _decoded(module, whitened, surroundings, batch_size):
-        latent = space.latent(module, points, around.covariates)
+        latent = module.shown(space.latent(module, points, around.covariates))
         drawn = draw(module, likelihood).cpu().numpy().astype(np.float32)
         values.append(sparse.csr_matrix(drawn) if module.is_count else drawn)
         if keep_mean:

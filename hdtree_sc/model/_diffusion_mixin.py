@@ -44,7 +44,7 @@ LEAST_HEIGHT = -3.0
 
 def where_of(batch: dict[str, torch.Tensor]) -> Where:
     """Conditions of a minibatch of cached points."""
-    return Where(batch["node"], batch["label"])
+    return Where(batch["node"], batch["label"], batch.get("signal"))
 
 
 def drawn_points(cells: dict[str, torch.Tensor], seed: int) -> torch.Tensor:
@@ -319,7 +319,7 @@ class DiffusionMixin:
     def _point_splitter(
         self, diffusion: LatentDiffusion, cells: dict[str, torch.Tensor], batch_size: int, seed: int
     ) -> PointSplitter:
-        learned = {name: cells[name] for name in ("points", "node", "label", "scatter") if name in cells}
+        learned = {name: cells[name] for name in ("points", "node", "label", "scatter", "signal") if name in cells}
         train_idx = np.asarray(self.train_indices_)  # type: ignore[attr-defined]
         val_idx = self._validation_rows()  # type: ignore[attr-defined]
         validation = None
@@ -328,8 +328,10 @@ class DiffusionMixin:
             # of few cells each is looked at in many ways
             rows = torch.as_tensor(np.asarray(val_idx)).repeat(-(-VALIDATED // len(val_idx)))
             shape = cells["drawn"][rows].shape
-            where = diffusion.forget(Where(cells["node"][rows], cells["label"][rows]), generator)
+            where = diffusion.forget(where_of({name: values[rows] for name, values in learned.items()}), generator)
             validation = {"points": cells["drawn"][rows], "node": where.node, "label": where.label}
+            if where.signal is not None:
+                validation["signal"] = where.signal
             validation["noise"] = torch.randn(shape, generator=generator)
             validation["level"] = diffusion.levels_for_training(shape[0], generator, torch.device("cpu"))
         return PointSplitter(

@@ -14,6 +14,7 @@ from hdtree_sc._keys import Keys
 from hdtree_sc.diffusion import alpha_sigma
 from hdtree_sc.diffusion._sampler import METHODS
 from hdtree_sc.model._cell_maker import (
+    Made,
     Surroundings,
     as_anndata,
     covariate_columns,
@@ -153,13 +154,21 @@ class GeneratorMixin:
     def _flow(self, x: torch.Tensor, *told: Where, **options: Any) -> torch.Tensor:
         return self.module.diffusion.flow(x, *told, **options)  # type: ignore[attr-defined]
 
-    def _sampled(self, where: Where, n_steps: int, method: Method, guidance: float, batch_size: int) -> torch.Tensor:
-        """Whitened points from noise alone."""
+    def _sampled(
+        self,
+        where: Where,
+        n_steps: int,
+        method: Method,
+        guidance: float,
+        batch_size: int,
+        noise: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Whitened points from noise alone, which is fresh unless it is given."""
         width = self.module.diffusion.centre.shape[0]  # type: ignore[attr-defined]
 
         def sample(rows: torch.Tensor) -> torch.Tensor:
-            noise = torch.randn(len(rows), width, device=self._device)
-            return self._flow(noise, where[rows], n_steps=n_steps, method=method, guidance=guidance)
+            start = torch.randn(len(rows), width, device=self._device) if noise is None else noise[rows]
+            return self._flow(start, where[rows], n_steps=n_steps, method=method, guidance=guidance)
 
         return self._in_parts(sample, len(where.node), batch_size)
 
@@ -232,6 +241,10 @@ class GeneratorMixin:
     ) -> AnnData:
         """AnnData of points, with leaves and the columns of what they were decoded with."""
         made = make_cells(self.module, whitened, around, keep_mean=keep_mean, batch_size=batch_size)  # type: ignore[attr-defined]
+        return self._described(made, around, names)
+
+    def _described(self, made: Made, around: Surroundings, names: Sequence[str] | pd.Index) -> AnnData:
+        """AnnData of cells that were made, see :meth:`_assembled`."""
         out = as_anndata(made, list(names), self.get_var_names(), key=self._tree_key)  # type: ignore[attr-defined]
         if self._setup("obsm_key") is not None:  # type: ignore[attr-defined]
             out.obsm[self._setup("obsm_key")] = made.values  # type: ignore[attr-defined]
@@ -278,7 +291,7 @@ class GeneratorMixin:
 
     def _latents(self, points: torch.Tensor, around: Surroundings) -> NDArray[np.float32]:
         module = self.module  # type: ignore[attr-defined]
-        return SPACES[module.space].latent(module, points, around.covariates).float().cpu().numpy()
+        return module.shown(SPACES[module.space].latent(module, points, around.covariates)).float().cpu().numpy()
 
     def _probability_of(self, cells: AnnData, place: tuple[int, int]) -> NDArray[np.float32]:
         """Probability of a node or a label once cells are encoded again from their values."""

@@ -48,6 +48,12 @@ class TrainingBasics:
             msg = "Several devices need a seed, or each would draw its own split: set scvi.settings.seed first."
             raise ValueError(msg)
 
+    def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
+        """What is learned before training, of its cells alone."""
+        self.train_indices_ = train_indices
+        if not bool(self.module.scaler.fitted):
+            self._fit_scaler(train_indices)
+
     def _fit_scaler(self, train_indices: NDArray[np.int64]) -> None:
         """Learn from training cells how values are standardised, and their principal components."""
         module, scaler = self.module, self.module.scaler

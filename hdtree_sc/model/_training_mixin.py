@@ -1,22 +1,16 @@
-"""Training of tree models: split, neighbours, schedule, interruption, final tree."""
+"""Training of HDTree, and its final tree."""
 
 from __future__ import annotations
 
-import signal
-import threading
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from scvi import settings
-from scvi.model.base import UnsupervisedTrainingMixin
 
 from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.data._splitter import PairSplitter
-from hdtree_sc.model._training_basics import TrainingBasics
+from hdtree_sc.model._pair_training import PairTrainingMixin
 from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder, build_tree
-from hdtree_sc.train import ResumeCheckpoint, TreeTrainingPlan, TreeTrainRunner
+from hdtree_sc.train import TreeTrainingPlan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +23,10 @@ HELD_OUT_CELLS = 5_000
 """Splits are checked on at most so many validation cells."""
 
 
-class TreeTrainingMixin(TrainingBasics, UnsupervisedTrainingMixin):
-    """scvi-tools' training with pairs of neighbours, and a tree at its end."""
+class TreeTrainingMixin(PairTrainingMixin):
+    """Training with pairs of neighbours, and a tree at its end."""
 
-    _data_splitter_cls = PairSplitter
     _training_plan_cls = TreeTrainingPlan
-    _train_runner_cls = TreeTrainRunner
 
     @property
     def _min_cells(self) -> int:
@@ -104,72 +96,32 @@ class TreeTrainingMixin(TrainingBasics, UnsupervisedTrainingMixin):
         ValueError
             If a minibatch is larger than the training set, or several devices are used without a seed.
         """
-        if self.adata is None:
-            msg = "train() draws neighbours of cells, so the model needs them: load or make it with adata=."
-            raise ValueError(msg)
-        self._refuse_query("train")
-        n_train = int(round((train_size or 0.9) * self.adata.n_obs))
-        self._check_training(n_train, batch_size, devices, trainer_kwargs.get("strategy"))
-        if n_neighbors < 1:
-            msg = f"n_neighbors: {n_neighbors} given, a cell needs at least one neighbour."
-            raise ValueError(msg)
-        if batch_size is None:
-            batch_size = int(np.clip(2 ** int(np.log2(max(n_train, 8) / 4)), 4, 256 if n_train < 16_000 else 1024))
-        if max_epochs is None:
-            max_epochs = int(np.clip(np.ceil(TARGET_STEPS / np.ceil(n_train / batch_size)), 30, 400))
-        trainer_kwargs.setdefault("gradient_clip_val", 1.0)
-        trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
-        if checkpoint_dir is not None:
-            trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), ResumeCheckpoint(checkpoint_dir)]
-        seed = settings.seed
-        plan = {"max_leaves": self._max_leaves, "min_cells": self._min_cells, "seed": seed} | (plan_kwargs or {})
-        splitter = {
-            "represent": self._represent, "encoder_input": self._encoder_input, "n_neighbors": n_neighbors
-        } | (datasplitter_kwargs or {})  # fmt: skip
-        # scvi-tools leaves a trained module in evaluation mode, and Lightning keeps what it finds
-        self.module.train()
-        interrupt_handler = signal.getsignal(signal.SIGINT)
-        try:
-            super().train(
-                max_epochs=max_epochs,
-                accelerator=accelerator,
-                devices=devices,
-                train_size=train_size,
-                validation_size=validation_size,
-                shuffle_set_split=shuffle_set_split,
-                batch_size=batch_size,
-                early_stopping=early_stopping,
-                datasplitter_kwargs=splitter,
-                plan_kwargs=plan,
-                **trainer_kwargs,
-            )
-        except (KeyboardInterrupt, SystemExit) as stop:
-            # Lightning turns Ctrl-C into exit(1) and leaves the signal ignored.
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, interrupt_handler)
-            if not bool(self.module.scaler.fitted) or (isinstance(stop, SystemExit) and stop.code != 1):
-                raise
-            warnings.warn("Training was interrupted: the tree is built from what was learned so far.", stacklevel=2)
-            self.module.eval()
-            self.is_trained_ = True
+        plan = {"max_leaves": self._max_leaves, "min_cells": self._min_cells, "seed": settings.seed}
+        self._train_on_pairs(
+            n_steps=TARGET_STEPS,
+            least_epochs=30,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            n_neighbors=n_neighbors,
+            checkpoint_dir=checkpoint_dir,
+            datasplitter_kwargs=datasplitter_kwargs,
+            plan_kwargs=plan | (plan_kwargs or {}),
+            trainer_kwargs=trainer_kwargs,
+        )
         self.build_tree()
 
-    def _represent(self, train_indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Principal components of all cells; the scaler is fitted on training cells the first time."""
-        self.train_indices_ = train_indices
+    def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
         if not bool(self.module.scaler.fitted):
             # it may refuse the times, and the scaler must not count as fitted then
+            self.train_indices_ = train_indices
             self._fit_time(rows=train_indices)
-            self._fit_scaler(train_indices)
-        return self._expression_pca(self._batches(self.adata, None, None, None))
-
-    @torch.inference_mode()
-    def _encoder_input(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What the encoder reads of all cells, and their library sizes: the scaler is fixed while training goes on."""
-        module = self.module
-        batches = self._batches(self.adata, None, None, None)
-        x, library = self._over(batches, lambda tensors: module._encoder_input(tensors)[::2])
-        return x, library
+        super()._fit_before(train_indices)
 
     def build_tree(
         self,

@@ -85,7 +85,7 @@ class TreeMixin:
         return module.inference(**module._get_inference_input(tensors))
 
     def _encode(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self._inferred(tensors)["z"].float()
+        return self.module.shown(self._inferred(tensors)["z"].float())  # type: ignore[attr-defined]
 
     def _components(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         module = self.module  # type: ignore[attr-defined]

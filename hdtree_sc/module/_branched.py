@@ -185,12 +185,18 @@ class BranchedModule(CellModule):
         return {"z": z * self.kept, "scatter": scatter * self.kept, "kl": kl, "library": library}
 
     def _decoded(
-        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, offset: torch.Tensor | None
+        self,
+        z: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        *,
+        node: torch.Tensor | None,
+        offset: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         if self.encoder_kind == "scvi":
             return cast("ScviNetworks", self.encoder).decode(z, covariates, library, offset)
         if self.encoder_kind != "none":
-            return super()._decoded(z, covariates, library, offset)
+            return super()._decoded(z, covariates, library, node=node, offset=offset)
         values = z * self.scaler.std + self.scaler.mean
         return {"mu": values, "scale": (SPREAD * self.scaler.std).expand_as(values)}
 

@@ -104,7 +104,13 @@ class CellModule(BaseModuleClass):
             self.set_generator(self._diffusion_cls(**params["diffusion"]), Donors(*params["donors"]), params["space"])
 
     def _decoded(
-        self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, offset: torch.Tensor | None
+        self,
+        z: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        *,
+        node: torch.Tensor | None,
+        offset: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """Parameters of the likelihood, see :class:`hdtree_sc.nn.Decoder`."""
         return self.decoder(z, covariates, library, offset)
@@ -112,6 +118,10 @@ class CellModule(BaseModuleClass):
     def offset(self, node: torch.Tensor | None) -> torch.Tensor | None:
         """What the decoder adds for cells of some nodes, (n, n_input); None for nothing."""
         return None
+
+    def shown(self, z: torch.Tensor) -> torch.Tensor:
+        """The part of latents (..., width) that is told to users, (..., n_latent)."""
+        return z
 
     def _library(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> torch.Tensor:
         size_factor = tensors.get(prefix + REGISTRY_KEYS.SIZE_FACTOR_KEY)
@@ -146,6 +156,7 @@ class CellModule(BaseModuleClass):
         covariates: torch.Tensor,
         library: torch.Tensor,
         transform_batch: int | None = None,
+        node: torch.Tensor | None = None,
         offset: torch.Tensor | None = None,
     ) -> dict[str, Distribution]:
         """Likelihood of the expression given latents.
@@ -160,8 +171,10 @@ class CellModule(BaseModuleClass):
             Library sizes, (n, 1) or (n_samples, n, 1).
         transform_batch
             Batch to pretend for all cells.
+        node
+            Number of the node that each cell is of, int (n,), where that is known.
         offset
-            See :class:`hdtree_sc.nn.Decoder`.
+            See :class:`hdtree_sc.nn.Decoder`; by default what the nodes add.
         """
         if transform_batch is not None and self.covariates.n_batch > 1:
             covariates = covariates.clone()
@@ -169,14 +182,18 @@ class CellModule(BaseModuleClass):
             covariates[:, transform_batch] = 1.0
         if z.ndim > covariates.ndim:
             covariates = covariates.expand(z.shape[0], *covariates.shape)
-        out = self._decoded(z, covariates, library, offset)
+        offset = self.offset(node) if offset is None else offset
+        return {"px": self._likelihood(self._decoded(z, covariates, library, node=node, offset=offset))}
+
+    def _likelihood(self, told: dict[str, torch.Tensor]) -> Distribution:
+        """Distribution of the expression with parameters as :class:`hdtree_sc.nn.Decoder` gives them."""
         if self.gene_likelihood == "nb":
-            return {"px": SparseNegativeBinomial(**out)}
+            return SparseNegativeBinomial(**told)
         if self.gene_likelihood == "zinb":
-            return {"px": ZeroInflatedNegativeBinomial(**out)}
+            return ZeroInflatedNegativeBinomial(**told)
         if self.gene_likelihood == "normal":
-            return {"px": Normal(out["mu"], out["scale"], normal_mu=out["mu"])}
-        return {"px": NormalizedBernoulli(logits=out["logits"], validate_args=False)}
+            return Normal(told["mu"], told["scale"], normal_mu=told["mu"])
+        return NormalizedBernoulli(logits=told["logits"], validate_args=False)
 
     def told_time(self, z: torch.Tensor) -> torch.Tensor:
         """Time (n,) that latents tell, in the units of the training data; NaN of a model without time."""

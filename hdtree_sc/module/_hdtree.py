@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hdtree_sc._keys import POSITIVE
-from hdtree_sc.module._cell_module import CellModule
+from hdtree_sc.module._pair_module import PairModule
 from hdtree_sc.nn import MLP, Decoder, TreeCodebook, soft_contrastive_loss
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TIME_KEY = "time"
 """Registry key of the time of collection."""
 
 
-class HDTreeModule(CellModule):
+class HDTreeModule(PairModule):
     """Encoder, decoder, tree codebook and a 2-D head for plots, trained together.
 
     Parameters
@@ -112,13 +112,6 @@ class HDTreeModule(CellModule):
         # mean and standard deviation of the known times of training cells
         self.register_buffer("time_moments", torch.tensor([0.0, 1.0]))
 
-    def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
-        x, covariates, library = self._encoder_input(tensors)
-        out = {"x": x, "covariates": covariates, "library": library}
-        if any(name.startswith(POSITIVE) for name in tensors):
-            out["x_positive"], out["covariates_positive"], _ = self._encoder_input(tensors, POSITIVE)
-        return out
-
     @auto_move_data
     def inference(
         self,
@@ -129,26 +122,14 @@ class HDTreeModule(CellModule):
         covariates_positive: torch.Tensor | None = None,
         n_samples: int = 1,
     ) -> dict[str, torch.Tensor]:
-        """Latents of cells; of pairs, as training has them, also the positives' latents and the cells' leaves.
-
-        The positive is a random point between the cell and its neighbour (the midpoint in evaluation), mixed after
-        normalisation, so that the latent is pulled together along the data and not only at the cells.
-        """
-        if x_positive is None or covariates_positive is None:
-            z = self.encoder(torch.cat([x, covariates], dim=1))
-            if n_samples > 1:
-                # the encoder is deterministic: every draw is the same
-                z, library = z.expand(n_samples, *z.shape), library.expand(n_samples, *library.shape)
-            return {"z": z, "library": library}
-        share = torch.rand(x.shape[0], 1, device=x.device) if self.training else x.new_full((x.shape[0], 1), 0.5)
-        mixed = torch.cat(
-            [share * x + (1 - share) * x_positive, share * covariates + (1 - share) * covariates_positive], 1
-        )
-        z, z_positive = self.encoder(torch.cat([torch.cat([x, covariates], dim=1), mixed])).chunk(2)
-        out = {"z": z, "z_positive": z_positive, "share": share, "library": library}
-        if bool(self.codebook.initialised):
-            out["leaf"] = self.codebook.assign(z.detach())
-        return out
+        """Latents of cells; of pairs, as training has them, also the positives' latents and the cells' leaves."""
+        out = self._encoded(x, covariates, x_positive, covariates_positive)
+        if n_samples > 1:
+            # the encoder is deterministic: every draw is the same
+            out["z"], library = out["z"].expand(n_samples, *out["z"].shape), library.expand(n_samples, *library.shape)
+        if "z_positive" in out and bool(self.codebook.initialised):
+            out["leaf"] = self.codebook.assign(out["z"].detach())
+        return out | {"library": library}
 
     def loss(
         self,

@@ -35,10 +35,13 @@ class Where:
         Last node of the path, int (n,); 0, the root, tells nothing.
     label
         Label, int (n,), counted from 1; 0 tells nothing.
+    signal
+        What else a model tells of each row, (n, width); NaN where nothing is told, None of a model that tells no more.
     """
 
     node: torch.Tensor
     label: torch.Tensor
+    signal: torch.Tensor | None = None
 
     @classmethod
     def of(cls, place: tuple[int, int], n: int, device: torch.device) -> Where:
@@ -46,7 +49,7 @@ class Where:
         return cls(*(torch.full((n,), part, device=device) for part in place))
 
     def __getitem__(self, rows: Any) -> Where:
-        return Where(self.node[rows], self.label[rows])
+        return Where(self.node[rows], self.label[rows], None if self.signal is None else self.signal[rows])
 
 
 class LatentDiffusion(nn.Module):
@@ -256,6 +259,6 @@ class LatentDiffusion(nn.Module):
 
 
 def untold(where: Where, *, node: bool = False, label: bool = False) -> Where:
-    """The same place with its node or its label left out."""
-    out = replace(where, node=torch.zeros_like(where.node)) if node else where
+    """The same place with its node, and what is told beside it, or its label left out."""
+    out = replace(where, node=torch.zeros_like(where.node), signal=None) if node else where
     return replace(out, label=torch.zeros_like(out.label)) if label else out

@@ -47,7 +47,7 @@ class LatentSpace:
         node: torch.Tensor | None = None,
     ) -> Distribution:
         """Likelihood of the expression of points."""
-        return module.generative(points, covariates, library, offset=module.offset(node))["px"]
+        return module.generative(points, covariates, library, node=node)["px"]
 
 
 class ExpressionSpace:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hdtree_sc.nn._denoiser import N_TOLD, Denoiser
+from hdtree_sc.nn._stacked import StackedLinear
 
 HEAD_WIDTH = 128
 
@@ -34,10 +35,10 @@ class BranchHeads(nn.Module):
         super().__init__()
         self.n_heads = n_heads
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.first = _Stack(n_heads, n_hidden, width)
-        self.modulation = _Stack(n_heads, N_TOLD, 3 * width, zero=True)
-        self.inner = _Stack(n_heads, width, width)
-        self.answer = _Stack(n_heads, width, n_features, zero=True)
+        self.first = StackedLinear(n_heads, n_hidden, width)
+        self.modulation = StackedLinear(n_heads, N_TOLD, 3 * width, zero=True)
+        self.inner = StackedLinear(n_heads, width, width)
+        self.answer = StackedLinear(n_heads, width, n_features, zero=True)
 
     def forward(self, hidden: torch.Tensor, told: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
         """Answer of each row's head.
@@ -141,18 +142,3 @@ def tiles(head: torch.Tensor, n_heads: int) -> tuple[torch.Tensor, torch.Tensor,
     slot = torch.empty_like(order)
     slot[order] = (n_tiles.cumsum(0) - n_tiles)[ordered] * size + within
     return slot, tile_head, size
-
-
-class _Stack(nn.Module):
-    """One linear layer in all heads."""
-
-    def __init__(self, n_heads: int, n_in: int, n_out: int, *, zero: bool = False) -> None:
-        super().__init__()
-        # as nn.Linear begins
-        bound = 0.0 if zero else 1.0 / math.sqrt(n_in)
-        self.weight = nn.Parameter(torch.empty(n_heads, n_in, n_out).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(n_heads, 1, n_out).uniform_(-bound, bound))
-
-    def forward(self, x: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
-        """Of tiles (n_tiles, size, n_in) and the head of each: (n_tiles, size, n_out)."""
-        return torch.baddbmm(self.bias[head], x, self.weight[head])

@@ -46,7 +46,7 @@ class Decoder(nn.Module):
         self.likelihood = likelihood
         self.net = MLP(n_latent + n_covariates, n_hidden, n_hidden=n_hidden, n_layers=max(n_layers - 1, 0), dropout=0.0)
         self.activation = nn.Sequential(nn.LayerNorm(n_hidden), nn.SiLU())
-        self.location = nn.Linear(n_hidden, n_features)
+        self.location: nn.Module = nn.Linear(n_hidden, n_features)
         # One dispersion (counts) or scale (normal) per feature, as a log.
         if likelihood != "bernoulli":
             self.log_dispersion = nn.Parameter(torch.zeros(n_features))
@@ -78,7 +78,16 @@ class Decoder(nn.Module):
         Counts: ``scale`` (shares that sum to one), ``mu``, ``theta``, and ``zi_logits`` for ZINB. Normal: ``mu`` and
         ``scale`` (standard deviation). Bernoulli: ``logits``. All (..., n_features).
         """
-        h = self.activation(self.net(torch.cat([z, covariates], dim=-1)))
+        return self.parameters_of(self.hidden(z, covariates), library, offset)
+
+    def hidden(self, z: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        """Hidden layer (..., n_hidden) from which all parameters are read."""
+        return self.activation(self.net(torch.cat([z, covariates], dim=-1)))
+
+    def parameters_of(
+        self, h: torch.Tensor, library: torch.Tensor, offset: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Likelihood parameters of a hidden layer, see :meth:`forward`."""
         location = self.location(h).float()
         if offset is not None:
             location = location + offset

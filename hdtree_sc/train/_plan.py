@@ -9,6 +9,8 @@ from scvi.train import TrainingPlan
 from torch.optim.lr_scheduler import OneCycleLR
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from scvi.module.base import BaseModuleClass, LossOutput
 
 INIT_CELLS = 50_000
@@ -64,7 +66,84 @@ class OneCyclePlan(TrainingPlan):
         return config
 
 
-class TreeTrainingPlan(OneCyclePlan):
+class PairPlan(OneCyclePlan):
+    """Training on pairs of neighbours, whose losses are added up on the device.
+
+    Parameters
+    ----------
+    module
+        The module.
+    **kwargs
+        Keyword arguments of :class:`OneCyclePlan`; what it does not know goes to the module's loss.
+    """
+
+    def __init__(self, module: BaseModuleClass, **kwargs: Any) -> None:
+        super().__init__(module, **kwargs)
+        # of each mode: weighted sums since its epoch began, the weights' sum, names
+        self._sums: dict[str, tuple[torch.Tensor, int, tuple[str, ...]]] = {}
+
+    def on_train_epoch_start(self) -> None:
+        """Train mode, which scvi-tools leaves from the second ``train()`` on."""
+        self.module.train()
+        self._sums.pop("train", None)
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """One step."""
+        return self._step(batch)[1].loss
+
+    def _step(self, batch: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], LossOutput]:
+        """What inference says of a minibatch, and its loss, which is logged."""
+        if "kl_weight" in self.loss_kwargs:
+            self.loss_kwargs["kl_weight"] = self.kl_weight
+        inference_outputs, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        self._add(output, "train")
+        # not when the epoch ends: the progress bar, a callback, reads the loss before the plan's own hook is called
+        if self.trainer.is_last_batch:
+            self._log_means("train")
+        return inference_outputs, output
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        """Loss of held-out pairs."""
+        _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        self._add(output, "validation")
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what was added up before."""
+        self._sums.pop("validation", None)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the held-out pairs."""
+        self._log_means("validation")
+
+    def _add(self, output: LossOutput, mode: str) -> None:
+        """Add the loss and its terms up on the device: to log them one by one took a tenth of a step."""
+        reconstruction = output.reconstruction_loss["reconstruction_loss"].mean()
+        values = {f"{mode}_loss": output.loss, f"elbo_{mode}": reconstruction}
+        kl = output.kl_local["kl_local"]
+        if kl.ndim:
+            values |= {f"reconstruction_loss_{mode}": reconstruction, f"kl_local_{mode}": kl.mean()}
+            values[f"elbo_{mode}"] = reconstruction + kl.mean()
+        values |= {f"{name}_{mode}": value for name, value in output.extra_metrics.items()}
+        if self.on_step:
+            self.log_dict({f"{name}_step": value for name, value in values.items()}, on_step=True, on_epoch=False)
+        now = torch.stack([value.detach().float() for value in values.values()]) * output.n_obs_minibatch
+        sums, n_cells, _ = self._sums.get(mode, (torch.zeros_like(now), 0, ()))
+        self._sums[mode] = (sums + now, n_cells + output.n_obs_minibatch, tuple(values))
+
+    def _log_means(self, mode: str) -> None:
+        if mode not in self._sums:
+            return
+        sums, n_cells, names = self._sums.pop(mode)
+        means = dict(zip(names, sums / n_cells, strict=True))
+        # scvi-tools' name; without a prior the bound is the reconstruction
+        means.setdefault(f"reconstruction_loss_{mode}", means[f"elbo_{mode}"])
+        loss = f"{mode}_loss"
+        settings = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": self.use_sync_dist}
+        self.log(loss, means.pop(loss), prog_bar=mode == "train", **settings)
+        self.log_dict(means, **settings)
+
+
+class TreeTrainingPlan(PairPlan):
     """scvi-tools' plan with a one-cycle schedule and a codebook that joins after a warm-up.
 
     Parameters
@@ -107,13 +186,10 @@ class TreeTrainingPlan(OneCyclePlan):
         self.min_cells = min_cells
         self.warmup = warmup
         self.seed = seed
-        # of each mode: weighted sums since its epoch began, the weights' sum, names
-        self._sums: dict[str, tuple[torch.Tensor, int, tuple[str, ...]]] = {}
 
     def on_train_epoch_start(self) -> None:
         """Train mode, which scvi-tools leaves from the second ``train()`` on; start and mend the codebook."""
-        self.module.train()
-        self._sums.pop("train", None)
+        super().on_train_epoch_start()
         codebook, last = self.module.codebook, self.trainer.max_epochs
         if not bool(codebook.initialised):
             if self.current_epoch >= self.warmup * last:
@@ -152,47 +228,72 @@ class TreeTrainingPlan(OneCyclePlan):
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """One step; the codebook follows the latents by its running means."""
-        inference_outputs, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
-        self._add(output, "train")
-        # not when the epoch ends: the progress bar, a callback, reads the loss before the plan's own hook is called
-        if self.trainer.is_last_batch:
-            self._log_means("train")
+        inference_outputs, output = self._step(batch)
         if "leaf" in inference_outputs:
             self.module.codebook.update(inference_outputs["z"].detach(), inference_outputs["leaf"])
         return output.loss
 
-    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
-        """Loss of held-out pairs."""
-        _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
-        self._add(output, "validation")
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget what was added up before."""
-        self._sums.pop("validation", None)
+class GrowingPlan(PairPlan):
+    """Training in which a tree is grown, and in the end pruned, between epochs.
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the means over the held-out pairs."""
-        self._log_means("validation")
+    Parameters
+    ----------
+    module
+        The module.
+    grow
+        Called between epochs with the number of the time, from 0; gives a record of each split made.
+    grow_at
+        Shares of the epochs after which it is called.
+    prune
+        Called like it, in the end; gives a record of each leaf taken away.
+    prune_at
+        Share of the epochs after which it is called.
+    growth
+        List to which the records are added.
+    **kwargs
+        Keyword arguments of :class:`PairPlan`.
+    """
 
-    def _add(self, output: LossOutput, mode: str) -> None:
-        """Add the loss and its terms up on the device: to log them one by one took a tenth of a step."""
-        reconstruction = output.reconstruction_loss["reconstruction_loss"].mean()
-        values = {f"{mode}_loss": output.loss, f"elbo_{mode}": reconstruction}
-        values |= {f"{name}_{mode}": value for name, value in output.extra_metrics.items()}
-        if self.on_step:
-            self.log_dict({f"{name}_step": value for name, value in values.items()}, on_step=True, on_epoch=False)
-        now = torch.stack([value.detach().float() for value in values.values()]) * output.n_obs_minibatch
-        sums, n_cells, _ = self._sums.get(mode, (torch.zeros_like(now), 0, ()))
-        self._sums[mode] = (sums + now, n_cells + output.n_obs_minibatch, tuple(values))
+    def __init__(
+        self,
+        module: BaseModuleClass,
+        *,
+        grow: Callable[[int], list[dict[str, Any]]],
+        grow_at: Sequence[float] = (0.4, 0.6, 0.75),
+        prune: Callable[[int], list[dict[str, Any]]],
+        prune_at: float = 0.85,
+        growth: list[dict[str, Any]],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(module, **kwargs)
+        self.grow, self.grow_at = grow, tuple(grow_at)
+        self.prune, self.prune_at = prune, prune_at
+        self.growth = growth
 
-    def _log_means(self, mode: str) -> None:
-        if mode not in self._sums:
-            return
-        sums, n_cells, names = self._sums.pop(mode)
-        means = dict(zip(names, sums / n_cells, strict=True))
-        # scvi-tools' name; there is no prior, so that the bound is the reconstruction
-        means[f"reconstruction_loss_{mode}"] = means[f"elbo_{mode}"]
-        loss = f"{mode}_loss"
-        settings = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": self.use_sync_dist}
-        self.log(loss, means.pop(loss), prog_bar=mode == "train", **settings)
-        self.log_dict(means, **settings)
+    def on_train_epoch_start(self) -> None:
+        """Grow or prune when it is time."""
+        super().on_train_epoch_start()
+        epoch, last = self.current_epoch, self.trainer.max_epochs
+        for stage, share in enumerate(self.grow_at):
+            if epoch == round(share * last):
+                self._changed(self.grow(stage), "grow")
+        if epoch == round(self.prune_at * last):
+            self._changed(self.prune(len(self.grow_at)), "prune")
+
+    def _changed(self, records: list[dict[str, Any]], stage: str) -> None:
+        self.growth += [{"epoch": self.current_epoch, "stage": stage} | record for record in records]
+        self.module.train()
+
+    def on_train_epoch_end(self) -> None:
+        """Show how many leaves there are."""
+        super().on_train_epoch_end()
+        self.log("n_leaves", float(len(self.module.tree.leaf_slots())), prog_bar=True, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What was grown travels with the checkpoint."""
+        checkpoint["growth"] = self.growth
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.growth[:] = checkpoint["growth"]

@@ -1,0 +1,421 @@
+"""How a tree of latents grows: splits proposed on cached embeddings, and made where held-out cells gain by them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.cluster import KMeans
+from torch.nn import functional as F
+
+from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
+from hdtree_sc.module._treevae import LEAST_SHARE, LEAST_SHARE_IN_BOUNDS
+from hdtree_sc.tree._agglomerate import WALK_STEPS, group_means, link_counts
+from hdtree_sc.tree._bisect import best_bisection, mutual_information
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from hdtree_sc.module import TreeVAEModule
+
+SplitRule = Literal["gain", "largest"]
+SPLIT_RULES = ("gain", "largest")
+STEPS = 150
+"""Steps in which the latents of new leaves are taught, all else standing still."""
+ROUTER_STEPS = 100
+BATCH = 512
+LEARNING_RATE = 1e-3
+ROUTER_LEARNING_RATE = 1e-2
+DRAWS = 4
+"""Draws of the latents over which a gain in bound is averaged."""
+PRICE = 0.5
+"""A split is made if held-out cells gain at least this share of the entropy of its sides."""
+KEPT = 0.4
+"""A split is kept in the end if they still gain this share."""
+PROPOSAL_CELLS = 5_000
+"""A split is proposed by at most so many cells of its leaf."""
+MICRO_CODES = 32
+NEIGHBORS = 15
+
+
+@dataclass
+class Cells:
+    """What growing needs of cells, computed once: the encoder stands still meanwhile.
+
+    Parameters
+    ----------
+    x
+        Expression, (n, n_features).
+    embedding
+        Embeddings and details, (n, width).
+    covariates
+        Covariate vectors, (n, width).
+    library
+        Library sizes, (n, 1).
+    """
+
+    x: torch.Tensor
+    embedding: torch.Tensor
+    covariates: torch.Tensor
+    library: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def __getitem__(self, rows: Any) -> Cells:
+        return Cells(self.x[rows], self.embedding[rows], self.covariates[rows], self.library[rows])
+
+    def parts(self, size: int) -> Iterator[Cells]:
+        """Some at a time."""
+        for rows in torch.arange(len(self), device=self.embedding.device).split(size):
+            yield self[rows]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A split that could be made.
+
+    Parameters
+    ----------
+    slot
+        The leaf.
+    rows
+        Its training cells, int (n,).
+    side
+        Side, 0 or 1, of each of them, (n,).
+    information
+        What the side of a held-out cell of the leaf tells of the side on which a walk from it ends, in nats.
+    entropy
+        Entropy of the sides, in nats: the most that it could be.
+    gain
+        The information times the share of the training cells that are in the leaf, in nats per cell of all.
+    """
+
+    slot: int
+    rows: torch.Tensor
+    side: torch.Tensor
+    information: float
+    entropy: float
+    gain: float
+
+
+class Growth:
+    r"""Splits the leaves of a module's tree as long as held-out cells gain by it.
+
+    A leaf is cut in two where that tells most about walks over its cells' nearest-neighbour links
+    (:func:`~hdtree_sc.tree._bisect.best_bisection`). The gain is the mutual information between the side of a held-out
+    cell and the side on which a walk of eight steps from it ends; gains of splits add up to what the leaves tell of
+    walks. All of it is worked out on embeddings that are computed once, so that no candidate is trained.
+
+    Parameters
+    ----------
+    module
+        The module; changed in place.
+    train
+        Training cells.
+    held_out
+        Cells that were not trained on. Without any, training cells are in their place.
+    max_leaves
+        Largest number of leaves.
+    max_depth
+        Largest number of levels below the root.
+    min_leaf_size
+        Smallest number of training cells of a leaf, of those given.
+    rule
+        ``"gain"``: the best gain first, and none that is less than half of the entropy of its sides. ``"largest"``: the
+        largest leaf first whatever it gains, as published.
+    generator
+        Random numbers.
+    """
+
+    def __init__(
+        self,
+        module: TreeVAEModule,
+        train: Cells,
+        held_out: Cells,
+        *,
+        max_leaves: int,
+        max_depth: int,
+        min_leaf_size: int,
+        rule: SplitRule = "gain",
+        generator: torch.Generator,
+    ) -> None:
+        self.module, self.train = module, train
+        self.held_out = held_out if len(held_out) else train
+        self.max_leaves, self.max_depth, self.min_leaf_size = max_leaves, max_depth, min_leaf_size
+        self.rule, self.generator = rule, generator
+        self.proposals: dict[int, Proposal | None] = {}
+
+    # -- growing ---------------------------------------------------------------------------------------------
+
+    def run(self) -> list[dict[str, Any]]:
+        """Grow, and return a record of each split made."""
+        tree = self.module.tree
+        made: list[tuple[Proposal, tuple[int, int]]] = []
+        records = []
+        while len(tree.leaf_slots()) < self.max_leaves:
+            proposal = self._best()
+            if proposal is None:
+                break
+            children = tree.attach(proposal.slot)
+            for new in children:
+                self.module.decoder.begin_as(new, proposal.slot)
+            self._fit_router(proposal)
+            self.proposals.pop(proposal.slot)
+            made.append((proposal, children))
+            records.append(
+                {
+                    "slot": proposal.slot,
+                    "n_cells": len(proposal.rows),
+                    "smaller": int(min(proposal.side.sum(), (1 - proposal.side).sum())),
+                    "information": proposal.information,
+                    "entropy": proposal.entropy,
+                    "gain": proposal.gain,
+                    "n_leaves": len(tree.leaf_slots()),
+                }
+            )
+        if made:
+            self._fit_leaves([new for _, children in made for new in children], [proposal.slot for proposal, _ in made])
+            for record, gain in zip(records, self._bound_gains([proposal.slot for proposal, _ in made]), strict=True):
+                record["bound_gain"] = gain
+        return records
+
+    def _best(self) -> Proposal | None:
+        """The split to make next."""
+        own = self._own_leaf(self.train)
+        held_out = own if self.held_out is self.train else self._own_leaf(self.held_out)
+        waiting = []
+        for slot in self.module.tree.leaf_slots().tolist():
+            if slot not in self.proposals:
+                self.proposals[slot] = self._proposed(slot, own, held_out)
+            proposal = self.proposals[slot]
+            if proposal is not None:
+                waiting.append(proposal)
+        if self.rule == "largest":
+            return max(waiting, key=lambda proposal: len(proposal.rows), default=None)
+        worth = [proposal for proposal in waiting if proposal.information >= PRICE * proposal.entropy]
+        return max(worth, key=lambda proposal: proposal.gain, default=None)
+
+    @torch.no_grad()
+    def _own_leaf(self, cells: Cells) -> torch.Tensor:
+        """Slot of each cell's likeliest leaf, int (n,)."""
+        tree = self.module.tree
+        own = [self.module.likeliest(tree.log_shares(part)) for part in cells.embedding.split(8192)]
+        return tree.plan.slots[torch.cat(own)]
+
+    def _points(self, cells: Cells, rows: torch.Tensor) -> NDArray[np.float32]:
+        return self.module.shown(cells.embedding[rows]).cpu().numpy()
+
+    def _proposed(self, slot: int, own: torch.Tensor, held_out: torch.Tensor) -> Proposal | None:
+        """The best cut of a leaf, if it may be cut."""
+        rows, others = (own == slot).nonzero().squeeze(1), (held_out == slot).nonzero().squeeze(1)
+        if len(rows) < 2 * self.min_leaf_size or self.module.tree.depth_of(slot) >= self.max_depth:
+            return None
+        points = self._points(self.train, rows)
+        seed = int(torch.randint(2**31 - 1, (1,), generator=self.generator))
+        some = points[spread_rows(len(points), PROPOSAL_CELLS)]
+        n_codes = int(np.clip(len(some) // max(self.min_leaf_size // 2, 10), 2, MICRO_CODES))
+        codes = KMeans(n_codes, n_init=1, random_state=seed).fit(some)
+        group = codes.labels_
+        neighbors, _ = nearest_neighbors(some, NEIGHBORS, seed=seed)
+        sizes = np.bincount(group, minlength=n_codes)
+        least = max(1, self.min_leaf_size * len(some) // len(points))
+        # k-means leaves no group empty
+        cut = best_bisection(link_counts(neighbors, group, n_codes), group_means(some, group), sizes, least=least)
+        if cut is None:
+            return None
+        side = cut[codes.predict(points)]
+        if min(side.sum(), (~side).sum()) < self.min_leaf_size:
+            return None
+        information = 0.0
+        if len(others):
+            queries = self._points(self.held_out, others)
+            information = walk_information(some, cut[group], neighbors, queries, cut[codes.predict(queries)])
+        share = side.mean()
+        entropy = float(-share * np.log(share) - (1 - share) * np.log(1 - share))
+        return Proposal(
+            slot, rows, torch.from_numpy(side.astype(np.int64)).to(rows.device), information, entropy,
+            information * len(rows) / len(self.train),
+        )  # fmt: skip
+
+    # -- teaching --------------------------------------------------------------------------------------------
+
+    def _fit_router(self, proposal: Proposal) -> None:
+        """Teach the router of a leaf that was split the proposed sides."""
+        stack, member = self.module.tree.router, torch.tensor([proposal.slot], device=proposal.rows.device)
+        embedding, first = self.module.shown(self.train.embedding[proposal.rows]), 1.0 - proposal.side.float()
+        with teaching(self.module, dict.fromkeys(stack.parameters(), [proposal.slot]), lr=ROUTER_LEARNING_RATE) as step:
+            for _ in range(ROUTER_STEPS):
+                rows = torch.randint(len(first), (min(BATCH, len(first)),), generator=self.generator).to(first.device)
+                logits = stack(embedding[rows], member)[0, :, 0]
+                step(F.binary_cross_entropy_with_logits(logits, first[rows]))
+
+    def _fit_leaves(self, new: list[int], above: list[int]) -> None:
+        """Teach new leaves, and the routers above them that see latents, by the bound."""
+        tree, decoder = self.module.tree, self.module.decoder
+        own = self._own_leaf(self.train)
+        inside = torch.isin(own, torch.tensor(new, device=own.device)).nonzero().squeeze(1)
+        stacks = [*tree.posterior.parameters(), *tree.prior.parameters(), decoder.gain, decoder.shift, decoder.mix]
+        taught = dict.fromkeys(stacks, new) | dict.fromkeys(tree.prior_router.parameters(), above)
+        with teaching(self.module, taught, lr=LEARNING_RATE) as step:
+            for _ in range(STEPS):
+                cells = self.train[inside[self._drawn(own[inside])]]
+                expected, divergence = self.module.bound(
+                    cells.x, cells.embedding, cells.covariates, cells.library, least_share=LEAST_SHARE, most=1
+                )
+                step((expected + divergence).mean() / cells.x.shape[1])
+
+    def _drawn(self, own: torch.Tensor) -> torch.Tensor:
+        """Rows of a minibatch in which small leaves have more than their share."""
+        _, group, size = own.unique(return_inverse=True, return_counts=True)
+        weight = size[group].double().rsqrt()
+        drawn = torch.multinomial(weight.cpu(), min(BATCH, len(own)), replacement=True, generator=self.generator)
+        return drawn.to(own.device)
+
+    @torch.no_grad()
+    def _bound_gains(self, slots: list[int]) -> list[float]:
+        """What held-out cells gain in bound by the split of each of some nodes, in nats per cell of all.
+
+        A node whose children have been split in turn is compared with these children alone. Both bounds are taken at
+        the same draws of the latents above, as most of their scatter is that of the draws.
+        """
+        tree = self.module.tree
+        place = {slot: i for i, slot in enumerate(tree.plan.slots.tolist())}
+        here = torch.tensor([place[slot] for slot in slots], device=self.held_out.x.device)
+        below = torch.tensor([[place[new] for new in tree.child[slot].tolist()] for slot in slots]).to(here.device)
+        total = torch.zeros(len(slots), device=here.device)
+        for _ in range(DRAWS):
+            for cells in self.held_out.parts(2048):
+                passage = tree(cells.embedding, draw=True)
+                node, cell, surprise = self.module.surprise(
+                    passage, cells.x, cells.covariates, cells.library, least_share=LEAST_SHARE_IN_BOUNDS,
+                    also=torch.cat([here, below.flatten()]),
+                )  # fmt: skip
+                share = passage.log_share.exp()
+                cost = torch.zeros_like(share)
+                cost[node, cell] = share[node, cell] * surprise
+                split = (cost + share * passage.divergence())[below].sum(1) + (share * passage.decision)[here]
+                total += (cost[here] - split).sum(1) / (DRAWS * len(self.held_out))
+        return total.tolist()
+
+    # -- pruning ---------------------------------------------------------------------------------------------
+
+    def prune(self) -> list[dict[str, Any]]:
+        """Take leaves away that are too small, or whose split tells too little, and return a record of each."""
+        records = []
+        while (gone := self._to_go()) is not None:
+            slot, n_cells, information = gone
+            self.module.tree.detach(slot)
+            records.append(
+                {
+                    "slot": slot,
+                    "n_cells": n_cells,
+                    "information": information,
+                    "n_leaves": len(self.module.tree.leaf_slots()),
+                }
+            )
+        return records
+
+    def _to_go(self) -> tuple[int, int, float] | None:
+        """Slot, cells and information of a leaf to take away."""
+        tree = self.module.tree
+        own, leaves = self._own_leaf(self.train), tree.leaf_slots().tolist()
+        sizes = {slot: int((own == slot).sum()) for slot in leaves}
+        small = [slot for slot in leaves if sizes[slot] < self.min_leaf_size // 2 and tree.parent[slot] >= 0]
+        if small:
+            slot = min(small, key=lambda slot: sizes[slot])
+            return slot, sizes[slot], 0.0
+        if self.rule == "largest":
+            return None
+        held_out = own if self.held_out is self.train else self._own_leaf(self.held_out)
+        for first in leaves:
+            up = int(tree.parent[first])
+            pair = tree.child[up].tolist() if up >= 0 else []
+            if not pair or pair[0] != first or pair[1] not in sizes:
+                continue
+            rows = torch.isin(own, torch.tensor(pair, device=own.device)).nonzero().squeeze(1)
+            others = torch.isin(held_out, torch.tensor(pair, device=own.device)).nonzero().squeeze(1)
+            if not len(others):
+                continue
+            side, theirs = (own[rows] == pair[1]).cpu().numpy(), (held_out[others] == pair[1]).cpu().numpy()
+            some = spread_rows(len(rows), PROPOSAL_CELLS)
+            points = self._points(self.train, rows)[some]
+            neighbors, _ = nearest_neighbors(points, NEIGHBORS)
+            queries = self._points(self.held_out, others)
+            information = walk_information(points, side[some], neighbors, queries, theirs)
+            share = side.mean().clip(1e-6, 1 - 1e-6)
+            if information < KEPT * float(-share * np.log(share) - (1 - share) * np.log(1 - share)):
+                slot = min(pair, key=lambda slot: sizes[slot])
+                return slot, sizes[slot], information
+        return None
+
+
+def walk_information(
+    points: NDArray[np.floating],
+    side: NDArray[np.bool_],
+    neighbors: NDArray[np.integer],
+    queries: NDArray[np.floating],
+    query_side: NDArray[np.bool_],
+) -> float:
+    """Information in nats between the sides of new cells and those on which walks of eight steps from them end.
+
+    Parameters
+    ----------
+    points
+        Cells over whose links walks go, (n, d).
+    side
+        Their sides, (n,).
+    neighbors
+        Their nearest neighbours, (n, k).
+    queries
+        Cells from which walks begin, (m, d): the first step is to one of the nearest ``points``.
+    query_side
+        Their sides, (m,).
+    """
+    n, k = neighbors.shape
+    links = sparse.csr_matrix((np.ones(n * k), (np.repeat(np.arange(n), k), neighbors.ravel())), shape=(n, n))
+    links = links + links.T
+    step = sparse.diags(1.0 / np.asarray(links.sum(1)).ravel()) @ links
+    ends = side.astype(float)
+    for _ in range(WALK_STEPS - 1):
+        ends = step @ ends
+    near, _ = nearest_neighbors(points, NEIGHBORS, queries=queries)
+    chance = ends[near].mean(1)
+    table = [[(1 - chance[query_side == s]).sum(), chance[query_side == s].sum()] for s in (False, True)]
+    return float(mutual_information(np.asarray(table)))
+
+
+@contextmanager
+def teaching(
+    module: torch.nn.Module, taught: dict[torch.nn.Parameter, list[int]], *, lr: float
+) -> Iterator[Callable[[torch.Tensor], None]]:
+    """A step of Adam on a loss, which changes some rows of some parameters while all else stands still."""
+    needed = {parameter: parameter.requires_grad for parameter in module.parameters()}
+    masks = []
+    for parameter, rows in taught.items():
+        mask = torch.zeros(len(parameter), *[1] * (parameter.ndim - 1), device=parameter.device)
+        mask[rows] = 1.0
+        masks.append(mask)
+    optimizer = torch.optim.Adam(list(taught), lr=lr)
+
+    def step(loss: torch.Tensor) -> None:
+        gradients = torch.autograd.grad(loss, list(taught), allow_unused=True)
+        for parameter, gradient, mask in zip(taught, gradients, masks, strict=True):
+            parameter.grad = None if gradient is None else gradient * mask
+        optimizer.step()
+
+    try:
+        for parameter in needed:
+            parameter.requires_grad_(parameter in taught)
+        with torch.enable_grad():
+            yield step
+    finally:
+        for parameter, was in needed.items():
+            parameter.requires_grad_(was)
+            parameter.grad = None
