@@ -108,7 +108,7 @@ class GrowingMixin(PairTrainingMixin):
         if split_rule not in SPLIT_RULES:
             msg = f"split_rule: {split_rule!r} is none of {listing(SPLIT_RULES)}."
             raise ValueError(msg)
-        self._forget_generator()  # type: ignore[attr-defined]
+        self._forget_generator()
         self._split_rule = split_rule
         self.growth_ = []
         plan: dict[str, Any] = {"grow": self._grow, "prune": self._prune, "growth": self.growth_}
@@ -130,9 +130,9 @@ class GrowingMixin(PairTrainingMixin):
             plan_kwargs=plan | (plan_kwargs or {}),
             trainer_kwargs=trainer_kwargs,
         )
-        self._describe_tree()  # type: ignore[attr-defined]
-        fit_map(self.module.map_head, self.get_latent(indices=self.train_indices_), seed=self._seed())  # type: ignore[attr-defined]
-        self._fit_unplaced()  # type: ignore[attr-defined]
+        self._describe_tree()
+        fit_map(self.module.map_head, self.get_latent(indices=self.train_indices_), seed=self._seed())
+        self._fit_unplaced()
 
     def _grow(self, stage: int) -> list[dict[str, Any]]:
         """Split leaves; called by the training plan between epochs."""
@@ -170,6 +170,6 @@ class GrowingMixin(PairTrainingMixin):
             width = module.tree.posterior.first.weight.shape[1]
             return Cells(*(torch.zeros(0, n, device=module.device) for n in (1, width, module.covariates.width, 1)))
         for tensors in self._batches(self.adata, np.sort(rows), None, None):
-            told = self._inferred(tensors)  # type: ignore[attr-defined]
+            told = self._inferred(tensors)
             parts.append((tensors[REGISTRY_KEYS.X_KEY], told["z"], module.covariates(tensors), told["library"]))
         return Cells(*(torch.cat(part) for part in zip(*parts, strict=True)))

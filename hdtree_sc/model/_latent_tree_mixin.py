@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from hdtree_sc._keys import ROOT
@@ -15,6 +14,7 @@ from hdtree_sc.tree import Tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pandas as pd
     from anndata import AnnData
 
     from hdtree_sc.model._tree_mixin import Rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from hdtree_sc.module._donors import Donors
     from hdtree_sc.module._latent_diffusion import LatentDiffusion
     from hdtree_sc.module._tree_diffusion import TreeCondition
+
+
+ROOTS = ("cells", "normal")
 
 
 class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
@@ -74,12 +77,15 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         self, params: dict[str, Any], cells: dict[str, torch.Tensor], seed: int
     ) -> tuple[LatentDiffusion, Donors]:
         diffusion, donors = super()._new_generator(params, cells, seed)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(self._device).manual_seed(seed)
         parts = []
         for rows in torch.arange(len(cells["points"])).split(SAMPLING_BATCH):
-            points = diffusion.colour(cells["points"][rows])
-            told = [cells[name][rows].to(self._device) for name in ("node", "covariates", "library")]
-            parts.append([part.cpu() for part in self._told_beside(points.to(self._device), *told, generator)])
+            points = diffusion.colour(cells["points"][rows]).to(self._device)
+            node, covariates, library = (
+                cells[name][rows].to(self._device) for name in ("node", "covariates", "library")
+            )
+            told = self._told_beside(points, node, covariates, library, generator)
+            parts.append([part.cpu() for part in told])
         roots, cells["signal"] = (torch.cat(part) for part in zip(*parts, strict=True))
         rows = torch.as_tensor(np.asarray(self.train_indices_))  # type: ignore[attr-defined]
         diffusion.fit_roots(roots[rows], cells["node"][rows], cells["signal"][rows])  # type: ignore[operator]
@@ -135,6 +141,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         *,
         per_leaf: bool = False,
         refine: bool = True,
+        root: Literal["cells", "normal"] = "cells",
         from_root: bool | None = None,
         method: Method = "dpm",
         guidance: float | None = None,
@@ -163,6 +170,9 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         refine
             Whether the diffusion is used; otherwise the leaf's decoder reads the latents of the tree themselves, as
             TreeVAE without a second stage.
+        root
+            ``"cells"``: as above. ``"normal"``: the root's latent is standard normal and the leaf drawn by the routers
+            that see latents, as published; not with ``node``, ``label`` or ``per_leaf``.
         from_root
             Whether the diffusion is told the latents; by default it is unless a label is asked for.
 
@@ -191,9 +201,15 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         if per_leaf and label is not None:
             msg = "label: per_leaf=True makes a cell of every leaf, so that no label can be asked for besides."
             raise ValueError(msg)
+        if root not in ROOTS or (root == "normal" and (per_leaf or place != (0, 0))):
+            msg = f"root: {root!r} given; 'cells', or 'normal' without node, label and per_leaf, is wanted."
+            raise ValueError(msg)
         with seeded(seed):
-            leaf = self._drawn_leaves(place, n_cells)
-            root = self.module.diffusion.draw_roots(leaf)  # type: ignore[attr-defined]
+            if root == "normal":
+                z, leaf = self._from_normal_root(n_cells)
+            else:
+                leaf = self._drawn_leaves(place, n_cells)
+                z = self.module.diffusion.draw_roots(leaf).unsqueeze(0)  # type: ignore[attr-defined]
             sample = torch.arange(n_cells, device=self._device)
             noise = None
             around = self._drawn_around(leaf, in_batch, library)
@@ -203,7 +219,8 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
                 width = self.module.diffusion.centre.shape[0]  # type: ignore[attr-defined]
                 noise = torch.randn(n_cells, width, device=self._device)[sample]
             around = replace(around[sample], node=leaf)
-            z, _ = self.module.tree.descend(root[sample])  # type: ignore[attr-defined]
+            if root == "cells":
+                z, _ = self.module.tree.descend(z[0][sample])  # type: ignore[attr-defined]
             names = [f"generated_{i}" for i in range(len(leaf))]
             if refine:
                 told = self._signal(z, leaf, around.covariates, around.library)
@@ -214,7 +231,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
                 out = self._assembled(whitened, around, names, keep_mean, batch_size)
             else:
                 out = self._described(self._unrefined(z, around, keep_mean, batch_size), around, names)
-        nodes = np.array(self.get_tree().nodes, dtype=object)  # type: ignore[attr-defined]
+        nodes = np.asarray(self.get_tree().nodes)  # type: ignore[attr-defined]
         out.obs["asked_leaf"] = pd.Categorical(nodes[leaf.cpu().numpy()])
         if per_leaf:
             out.obs["root_sample"] = sample.cpu().numpy()
@@ -222,8 +239,16 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
             out.obs[self._setup("labels_key")] = pd.Categorical([label] * n_cells)  # type: ignore[attr-defined]
         return self._signed(
             out, function="generate", node=node, label=label, batch=batch, n_steps=n_steps, seed=seed, method=method,
-            guidance=guidance, per_leaf=per_leaf, refine=refine,
+            guidance=guidance, per_leaf=per_leaf, refine=refine, root=root,
         )  # fmt: skip
+
+    def _from_normal_root(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of all nodes (n_nodes, n, n_node_latent) from a standard normal root, and a leaf by the routers."""
+        tree = self.module.tree  # type: ignore[attr-defined]
+        z, log_share = tree.descend(torch.randn(n, self.module.n_node_latent, device=self._device))  # type: ignore[attr-defined]
+        leaves = self._leaves_below(0)
+        drawn = torch.multinomial(log_share[tree.plan.shown[leaves]].exp().T, 1).squeeze(1)
+        return z, leaves[drawn]
 
     def _leaves_below(self, node: int) -> torch.Tensor:
         """Leaves below a node of the tree, or it itself, int (n_leaves,)."""
@@ -251,7 +276,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
     def _donor_leaves(self, where: Where, latent: torch.Tensor) -> torch.Tensor:
         """The leaf that was drawn; where an inner node is told, the one in which the embedding lies."""
         is_leaf = torch.from_numpy(self.get_tree().is_leaf_mask.copy()).to(latent.device)  # type: ignore[attr-defined]
-        return torch.where(is_leaf[where.node], where.node, self._leaf_numbers(latent))  # type: ignore[attr-defined]
+        return torch.where(is_leaf[where.node], where.node, self._leaf_numbers(latent))
 
     def _unrefined(self, z: torch.Tensor, around: Surroundings, keep_mean: bool, batch_size: int) -> Made:  # noqa: FBT001
         """Cells that the leaves' decoders make of the latents of the tree."""
