@@ -68,10 +68,10 @@ def train(adata: AnnData, likelihood: str, seed: int, **model_kwargs: Any) -> ht
     return model
 
 
-def at_k_leaves(adata: AnnData, n_leaves: int) -> Clustered:
+def at_k_leaves(adata: AnnData, n_leaves: int, key: str = "hdtree") -> Clustered:
     """The tree that `ht.tl.tree` wrote, and the node of each cell at a number of leaves.
 
-    The one place that knows how HDTree's tree is cut. The tree comes whole: what lies below the cut holds no cell, so
+    The one place that knows how a model's tree is cut. The tree comes whole: what lies below the cut holds no cell, so
     no measure sees it.
 
     Parameters
@@ -80,13 +80,13 @@ def at_k_leaves(adata: AnnData, n_leaves: int) -> Clustered:
         Cells on a tree.
     n_leaves
         Leaves wanted; less if the tree has less.
+    key
+        Key of the tree.
     """
-    tree = ht.Tree.from_adata(adata)
+    tree = ht.Tree.from_adata(adata, key)
     n_leaves = min(n_leaves, len(tree.leaves))
-    if hasattr(ht.tl, "cut_tree"):
-        ht.tl.cut_tree(adata, n_leaves=n_leaves)
-        return tree, adata.obs["hdtree_cut"].astype(str).to_numpy(object)
-    return tree, tree.cut(n_leaves=n_leaves).project(adata.obs["hdtree_leaf"].astype(str), tree)
+    ht.tl.cut_tree(adata, n_leaves=n_leaves, key=key)
+    return tree, adata.obs[f"{key}_cut"].astype(str).to_numpy(object)
 
 
 def annotated(cells: Cells) -> AnnData:

@@ -126,8 +126,9 @@ class GenerativeMixin(GeneratorMixin):
     ) -> AnnData:
         """Make each cell anew from its path in the tree.
 
-        What is kept of a cell is its leaf, its library size and its covariates; with ``noise_level`` also what of its
-        latent is stronger than the noise. Nothing is mixed with the input.
+        What is kept of a cell is its leaf, its library size and its covariates, and of :class:`TreeVAE` what its
+        diffusion is told beside the path; with ``noise_level`` also what of its latent is stronger than the noise.
+        Nothing is mixed with the input.
 
         Parameters
         ----------
@@ -281,7 +282,8 @@ class GenerativeMixin(GeneratorMixin):
         onto = Where.of(there, len(cells), self._device)
         known = cells.where.label > 0
         node = torch.where(known, 0, cells.where.node)
-        origin = Where(node, cells.where.label) if by_label else untold(cells.where, label=True)
+        # nothing is told beside it on the way up, as nothing is on the way down
+        origin = Where(node, cells.where.label) if by_label else Where(cells.where.node, torch.zeros_like(node))
         diffusion = self.module.diffusion  # type: ignore[attr-defined]
         schedule = diffusion.schedule
         if noise_level is not None and not schedule.lowest < noise_level <= schedule.highest:

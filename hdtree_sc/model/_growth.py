@@ -16,6 +16,7 @@ from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
 from hdtree_sc.module._treevae import LEAST_SHARE, LEAST_SHARE_IN_BOUNDS
 from hdtree_sc.tree._agglomerate import WALK_STEPS, group_means, link_counts
 from hdtree_sc.tree._bisect import best_bisection, mutual_information
+from hdtree_sc.tree._names import path_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ class Proposal:
     information
         What the side of a held-out cell of the leaf tells of the side on which a walk from it ends, in nats.
     entropy
-        Entropy of the sides, in nats: the most that it could be.
+        Entropy of the sides of the training cells, in nats.
     gain
         The information times the share of the training cells that are in the leaf, in nats per cell of all.
     """
@@ -163,6 +164,7 @@ class Growth:
             proposal = self._best()
             if proposal is None:
                 break
+            names = self._names()
             children = tree.attach(proposal.slot)
             for new in children:
                 self.module.decoder.begin_as(new, proposal.slot)
@@ -171,7 +173,7 @@ class Growth:
             made.append((proposal, children))
             records.append(
                 {
-                    "slot": proposal.slot,
+                    "node": names[proposal.slot],
                     "n_cells": len(proposal.rows),
                     "smaller": int(min(proposal.side.sum(), (1 - proposal.side).sum())),
                     "information": proposal.information,
@@ -201,6 +203,11 @@ class Growth:
             return max(waiting, key=lambda proposal: len(proposal.rows), default=None)
         worth = [proposal for proposal in waiting if proposal.information >= PRICE * proposal.entropy]
         return max(worth, key=lambda proposal: proposal.gain, default=None)
+
+    def _names(self) -> dict[int, str]:
+        """Names of the nodes by slot, as the tree is now."""
+        plan = self.module.tree.plan
+        return dict(zip(plan.slots[plan.shown].tolist(), path_names(plan.shown_parents), strict=True))
 
     @torch.no_grad()
     def _own_leaf(self, cells: Cells) -> torch.Tensor:
@@ -311,10 +318,11 @@ class Growth:
         records = []
         while (gone := self._to_go()) is not None:
             slot, n_cells, information = gone
+            names = self._names()
             self.module.tree.detach(slot)
             records.append(
                 {
-                    "slot": slot,
+                    "node": names[slot],
                     "n_cells": n_cells,
                     "information": information,
                     "n_leaves": len(self.module.tree.leaf_slots()),

@@ -5,33 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from hdtree_sc._keys import ROOT
+from hdtree_sc._errors import listing
 from hdtree_sc.model._tree_mixin import TreeMixin
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._names import path_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pandas as pd
     from anndata import AnnData
 
     from hdtree_sc.model._tree_mixin import Rows
-
-
-def path_names(parents: list[int] | tuple[int, ...]) -> list[str]:
-    """Names of nodes by their paths: child numbers joined by dots. Parents come before children."""
-    names: list[str] = []
-    n_children = [0] * len(parents)
-    for above in parents:
-        if above < 0:
-            names.append(ROOT)
-            continue
-        stem = "" if names[above] == ROOT else f"{names[above]}."
-        names.append(f"{stem}{n_children[above]}")
-        n_children[above] += 1
-    return names
 
 
 class LatentTreeMixin(TreeMixin):
@@ -125,3 +112,50 @@ class LatentTreeMixin(TreeMixin):
         self._require_trained("get_leaf_probabilities")
         nodes = self.get_node_probabilities(adata, indices, batch_size, dataloader)
         return nodes[list(self.get_tree().leaves)]
+
+    @property
+    def growth(self) -> pd.DataFrame:
+        """How the tree grew: a split or a leaf taken away a row.
+
+        ``epoch`` and ``stage`` (``"grow"``, ``"prune"``); ``node``, by its name at that time; ``n_cells`` of the node
+        and of its ``smaller`` child; ``information`` that the sides of held-out cells have on where walks from them
+        end, the ``entropy`` of the sides and the ``gain`` in information per cell of all, in nats; ``bound_gain``: what
+        held-out cells gain in bound once the new leaves were taught and before all was trained together, in nats per
+        cell; ``n_leaves`` after it.
+        """
+        self._require_trained("growth")
+        return pd.DataFrame(self.growth_ or [])  # type: ignore[attr-defined]
+
+    @torch.inference_mode()
+    def get_leaf_loadings(self, leaf: str) -> pd.DataFrame:
+        """What a step along each latent of a leaf adds to each gene, beside what all leaves share.
+
+        Parameters
+        ----------
+        leaf
+            Name of a leaf.
+
+        Returns
+        -------
+        DataFrame (n_genes, n_node_latent), on the scale of the likelihood's link: of counts, logs of shares up to a
+        number that all genes have in common.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        ValueError
+            If there is no such leaf; the message lists those that are.
+        TypeError
+            Of images, whose last layer is a convolution.
+        """
+        self._require_trained("get_leaf_loadings")
+        tree, module = self.get_tree(), self.module  # type: ignore[attr-defined]
+        if leaf not in tree.leaves:
+            msg = f"leaf: {leaf!r} is no leaf of the tree. Leaves: {listing(tree.leaves)}."
+            raise ValueError(msg)
+        plan = module.tree.plan
+        slot = plan.slots[plan.shown[tree.index(leaf)]].unsqueeze(0)
+        values = module.decoder.loadings(slot)[0].cpu().numpy()
+        columns = [f"latent_{i}" for i in range(values.shape[1])]
+        return pd.DataFrame(values, index=list(self.get_var_names()), columns=columns)  # type: ignore[attr-defined]

@@ -134,9 +134,12 @@ class CellModule(BaseModuleClass):
         if prefix + ENCODER_INPUT in tensors:
             # worked out once for all of training
             return tensors[prefix + ENCODER_INPUT], self.covariates(tensors, prefix), library
-        scaled = self.scaler(tensors[prefix + REGISTRY_KEYS.X_KEY], library)
-        x = scaled @ self.scaler.components[:, : self.n_input_pcs] / self.scaler.scale
+        x = self._read(tensors[prefix + REGISTRY_KEYS.X_KEY], library)
         return x, self.covariates(tensors, prefix), library
+
+    def _read(self, x: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
+        """What the encoder reads of expression (n, n_input) with its library sizes (n, 1)."""
+        return self.scaler(x, library) @ self.scaler.components[:, : self.n_input_pcs] / self.scaler.scale
 
     def _get_generative_input(
         self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor], **kwargs: Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -11,7 +11,7 @@ from scvi.module.base import LossOutput, auto_move_data
 
 from hdtree_sc.module._pair_module import PairModule
 from hdtree_sc.module._tree_diffusion import TreeLatentDiffusion
-from hdtree_sc.nn import MLP, LatentTree, LeafDecoder, soft_contrastive_loss
+from hdtree_sc.nn import MLP, ImageEncoder, ImageHead, LatentTree, LeafDecoder, soft_contrastive_loss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,8 @@ class TreeVAEModule(PairModule):
         Dropout rate of the encoder.
     max_nodes
         Largest number of nodes that there can be at a time.
+    image_shape
+        Height and width of images whose pixels the features are: encoders and decoder are then convolutions.
     gene_likelihood
         ``"nb"``, ``"zinb"``, ``"normal"`` or ``"bernoulli"``.
     n_pcs, n_input_pcs
@@ -95,6 +97,7 @@ class TreeVAEModule(PairModule):
         n_layers: int = 2,
         dropout_rate: float = 0.0,
         max_nodes: int = 128,
+        image_shape: tuple[int, int] | None = None,
         gene_likelihood: Likelihood = "nb",
         n_pcs: int = 30,
         n_input_pcs: int = 50,
@@ -114,12 +117,16 @@ class TreeVAEModule(PairModule):
         self.nu, self.exaggeration = nu, exaggeration
         self.n_node_latent = n_node_latent
         n_covariates = self.covariates.width
-        self.encoder = MLP(
-            self.n_input_pcs + n_covariates, n_latent, n_hidden=n_hidden, n_layers=n_layers, dropout=dropout_rate
-        )
-        self.detail = MLP(
-            self.n_input_pcs + n_covariates, n_detail, n_hidden=n_hidden, n_layers=n_layers, dropout=DETAIL_DROPOUT
-        )
+        self.image_shape = image_shape
+
+        def encoder(n_out: int, dropout: float) -> torch.nn.Module:
+            if image_shape is not None:
+                return ImageEncoder(image_shape, n_covariates, n_out, n_hidden=n_hidden, dropout=dropout)
+            n_in = self.n_input_pcs + n_covariates
+            return MLP(n_in, n_out, n_hidden=n_hidden, n_layers=n_layers, dropout=dropout)
+
+        self.encoder = encoder(n_latent, dropout_rate)
+        self.detail = encoder(n_detail, DETAIL_DROPOUT)
         self.tree = LatentTree(n_latent, n_node_latent, max_nodes, n_detail=n_detail)
         self.decoder = LeafDecoder(
             n_node_latent,
@@ -128,6 +135,7 @@ class TreeVAEModule(PairModule):
             n_covariates=n_covariates,
             likelihood=gene_likelihood,
             n_hidden=n_hidden,
+            head=None if image_shape is None else ImageHead(n_hidden, image_shape),
         )
         self._add_heads()
 
@@ -151,26 +159,38 @@ class TreeVAEModule(PairModule):
     def encoded(self, x: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
         """Embeddings and details (n, width) of expression (n, n_input), each cell's library size being its sum."""
         library = x.sum(1, keepdim=True)
-        scaled = self.scaler(x, library) @ self.scaler.components[:, : self.n_input_pcs] / self.scaler.scale
-        return self.inference(scaled, covariates, library)["z"].float()
+        return self.inference(self._read(x, library), covariates, library)["z"].float()
+
+    def _read(self, x: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
+        return super()._read(x, library) if self.image_shape is None else self.scaler(x, library)
 
     def shown(self, z: torch.Tensor) -> torch.Tensor:
         """Embeddings, without the details."""
         return z[..., : self.n_latent]
 
-    def generative(self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, **kwargs: Any) -> Any:
+    def generative(
+        self,
+        z: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        transform_batch: int | None = None,
+        node: torch.Tensor | None = None,
+        offset: torch.Tensor | None = None,
+    ) -> dict[str, Distribution]:
         """Likelihood at each cell's most probable leaf; in training nothing, as the loss decodes all leaves that count.
 
         Parameters
         ----------
         z
             Embeddings and details, (n, width), or (n_samples, n, width): node latents are then drawn, else their means.
-        covariates, library, **kwargs
+        covariates, library, transform_batch, offset
             See :meth:`CellModule.generative`.
+        node
+            Position of a leaf in the tree, int (n,), at which each cell is decoded instead.
         """
         if self.training:
             return {}
-        return super().generative(z, covariates, library, **kwargs)
+        return super().generative(z, covariates, library, transform_batch, node, offset)
 
     def _decoded(
         self,

@@ -10,8 +10,8 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
 from hdtree_sc._errors import listing
-from hdtree_sc._keys import ROOT
 from hdtree_sc.tree._branch_points import node_heights
+from hdtree_sc.tree._names import path_names
 from hdtree_sc.tree._tree import Tree
 
 if TYPE_CHECKING:
@@ -87,11 +87,7 @@ class ClassTree:
 
     def names(self) -> list[str]:
         """Name of each node: child numbers from the root down, joined by dots."""
-        out, children = [ROOT], [0] * len(self)
-        for parent in self.parents[1:]:
-            out.append(str(children[parent]) if parent == 0 else f"{out[parent]}.{children[parent]}")
-            children[parent] += 1
-        return out
+        return path_names(self.parents)
 
     def to_tree(self, times: Callable[[NDArray[np.float64]], NDArray[np.float64]], codes: NDArray[np.floating]) -> Tree:
         """As a tree whose heights are times of the noise schedule in [0, 1].

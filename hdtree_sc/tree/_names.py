@@ -1,4 +1,4 @@
-"""Names to positions, a whole column of cells at a time."""
+"""Names of nodes by their paths, and names to positions, a whole column of cells at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hdtree_sc._errors import listing
+from hdtree_sc._keys import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,3 +33,12 @@ def find(lookup: pd.Index, names: Iterable[str]) -> NDArray[np.int64]:
         msg = f"names: no such node: {listing(missing)}. The tree's nodes are {listing(lookup, 30)}."
         raise KeyError(msg)
     return found.astype(np.int64, copy=False)
+
+
+def path_names(parents: Sequence[int]) -> list[str]:
+    """Names of nodes: child numbers from the root down, joined by dots. Parents come before children."""
+    out, children = [ROOT], [0] * len(parents)
+    for parent in parents[1:]:
+        out.append(str(children[parent]) if parent == 0 else f"{out[parent]}.{children[parent]}")
+        children[parent] += 1
+    return out
