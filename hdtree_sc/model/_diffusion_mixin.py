@@ -294,7 +294,8 @@ class DiffusionMixin:
         between = mixing_levels(means, covariance)
         heights = np.where(tree.is_leaf_mask, -np.inf, node_heights(tree, between).clip(LEAST_HEIGHT, top))
         codes = torch.tensor(np.array(tree.codebook))
-        scale = codes.std(0).clamp_min(1e-6)
+        # of a root alone there is no spread
+        scale = codes.std(0).nan_to_num().clamp_min(1e-6)
         diffusion.path.describe((codes - codes.mean(0)) / scale, torch.from_numpy(heights))
         size = np.zeros(len(tree))
         size[tree.is_leaf_mask] = np.bincount(leaf, minlength=len(tree.leaves))

@@ -244,10 +244,8 @@ class Growth:
         if len(others):
             queries = self._points(self.held_out, others)
             information = walk_information(some, cut[group], neighbors, queries, cut[codes.predict(queries)])
-        share = side.mean()
-        entropy = float(-share * np.log(share) - (1 - share) * np.log(1 - share))
         return Proposal(
-            slot, rows, torch.from_numpy(side.astype(np.int64)).to(rows.device), information, entropy,
+            slot, rows, torch.from_numpy(side.astype(np.int64)).to(rows.device), information, _entropy(side),
             information * len(rows) / len(self.train),
         )  # fmt: skip
 
@@ -335,18 +333,14 @@ class Growth:
         tree = self.module.tree
         own, leaves = self._own_leaf(self.train), tree.leaf_slots().tolist()
         sizes = {slot: int((own == slot).sum()) for slot in leaves}
-        small = [slot for slot in leaves if sizes[slot] < self.min_leaf_size // 2 and tree.parent[slot] >= 0]
+        small = [slot for slot in leaves if sizes[slot] < self.min_leaf_size // 2 and len(leaves) > 1]
         if small:
             slot = min(small, key=lambda slot: sizes[slot])
             return slot, sizes[slot], 0.0
         if self.rule == "largest":
             return None
         held_out = own if self.held_out is self.train else self._own_leaf(self.held_out)
-        for first in leaves:
-            up = int(tree.parent[first])
-            pair = tree.child[up].tolist() if up >= 0 else []
-            if not pair or pair[0] != first or pair[1] not in sizes:
-                continue
+        for pair in self._last_splits():
             rows = torch.isin(own, torch.tensor(pair, device=own.device)).nonzero().squeeze(1)
             others = torch.isin(held_out, torch.tensor(pair, device=own.device)).nonzero().squeeze(1)
             if not len(others):
@@ -357,11 +351,26 @@ class Growth:
             neighbors, _ = nearest_neighbors(points, NEIGHBORS)
             queries = self._points(self.held_out, others)
             information = walk_information(points, side[some], neighbors, queries, theirs)
-            share = side.mean().clip(1e-6, 1 - 1e-6)
-            if information < KEPT * float(-share * np.log(share) - (1 - share) * np.log(1 - share)):
+            if information < KEPT * _entropy(side):
                 slot = min(pair, key=lambda slot: sizes[slot])
                 return slot, sizes[slot], information
         return None
+
+    def _last_splits(self) -> list[list[int]]:
+        """Slots of the two leaves of every split that has no split below it."""
+        plan = self.module.tree.plan
+        slots, is_leaf = plan.slots[plan.shown].tolist(), plan.is_leaf[plan.shown].tolist()
+        below: dict[int, list[int]] = {}
+        for node, above in enumerate(plan.shown_parents):
+            if is_leaf[node] and above >= 0:
+                below.setdefault(above, []).append(slots[node])
+        return [pair for pair in below.values() if len(pair) == 2]
+
+
+def _entropy(side: NDArray[np.bool_]) -> float:
+    """Entropy of sides in nats."""
+    share = float(np.mean(side).clip(1e-9, 1.0 - 1e-9))
+    return float(-share * np.log(share) - (1.0 - share) * np.log(1.0 - share))
 
 
 def walk_information(
@@ -372,6 +381,9 @@ def walk_information(
     query_side: NDArray[np.bool_],
 ) -> float:
     """Information in nats between the sides of new cells and those on which walks of eight steps from them end.
+
+    Sides weigh as they do among the cells over whose links walks go, so that it is at most the entropy of these, and
+    what a table of so few cells has by chance, half a unit for all of them together, is taken off.
 
     Parameters
     ----------
@@ -395,8 +407,12 @@ def walk_information(
         ends = step @ ends
     near, _ = nearest_neighbors(points, NEIGHBORS, queries=queries)
     chance = ends[near].mean(1)
-    table = [[(1 - chance[query_side == s]).sum(), chance[query_side == s].sum()] for s in (False, True)]
-    return float(mutual_information(np.asarray(table)))
+    if query_side.all() or not query_side.any():
+        return 0.0
+    weight = np.array([1.0 - side.mean(), side.mean()])
+    second = np.array([chance[~query_side].mean(), chance[query_side].mean()])
+    found = mutual_information(weight[:, None] * np.stack([1.0 - second, second], 1))
+    return max(float(found) - 0.5 / len(queries), 0.0)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
             node, covariates, library = (
                 cells[name][rows].to(self._device) for name in ("node", "covariates", "library")
             )
-            told = self._told_beside(points, node, covariates, library, generator)
+            told = self._told_beside(self._condition, points, node, covariates, library, generator)
             parts.append([part.cpu() for part in told])
         roots, cells["signal"] = (torch.cat(part) for part in zip(*parts, strict=True))
         rows = torch.as_tensor(np.asarray(self.train_indices_))  # type: ignore[attr-defined]
@@ -94,6 +94,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
     @torch.no_grad()
     def _told_beside(
         self,
+        condition: str,
         points: torch.Tensor,
         node: torch.Tensor,
         covariates: torch.Tensor,
@@ -103,15 +104,15 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         """Latents of the root, (n, n_node_latent), and signal, (n, n_signal), of cells with embeddings and details."""
         tree = self.module.tree  # type: ignore[attr-defined]
         z = tree(points, draw=True, generator=generator).z
-        return z[0], self._signal(z, node, covariates, library)
+        return z[0], self._signal(condition, z, node, covariates, library)
 
     def _signal(
-        self, z: torch.Tensor, node: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
+        self, condition: str, z: torch.Tensor, node: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
     ) -> torch.Tensor:
         """What the diffusion is told of cells with latents z (n_nodes, n, n_node_latent), at nodes of the tree (n,)."""
         module = self.module  # type: ignore[attr-defined]
         plan, row = module.tree.plan, torch.arange(len(node), device=node.device)
-        if self._condition == "reconstruction":
+        if condition == "reconstruction":
             here = plan.shown[node]
             told = module.decoder(z[here, row], plan.slots[here], covariates, library)
             return module.encoded(module._likelihood(told).mean, covariates)
@@ -124,7 +125,12 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         generator = torch.Generator(self._device).manual_seed(self._seed())  # type: ignore[attr-defined]
         points = self.module.diffusion.colour(cells.whitened)  # type: ignore[attr-defined]
         _, signal = self._told_beside(
-            points, cells.where.node, cells.around.covariates, cells.around.library, generator
+            self.module.diffusion.condition_on,  # type: ignore[attr-defined]
+            points,
+            cells.where.node,
+            cells.around.covariates,
+            cells.around.library,
+            generator,
         )
         return replace(cells, where=replace(cells.where, signal=signal))
 
@@ -223,7 +229,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
                 z, _ = self.module.tree.descend(z[0][sample])  # type: ignore[attr-defined]
             names = [f"generated_{i}" for i in range(len(leaf))]
             if refine:
-                told = self._signal(z, leaf, around.covariates, around.library)
+                told = self._signal(self.module.diffusion.condition_on, z, leaf, around.covariates, around.library)  # type: ignore[attr-defined]
                 if not (label is None if from_root is None else from_root):
                     told = torch.full_like(told, torch.nan)
                 where = Where(leaf, torch.full_like(leaf, place[1]), told)

@@ -202,10 +202,11 @@ class LatentTree(nn.Module):
         return self.plan.slots[self.plan.is_leaf]
 
     def depth_of(self, slot: int) -> int:
-        """Number of levels from the root to a node."""
+        """Number of splits between the root and a node."""
         up, depth = int(self.parent[slot]), 0
         while up >= 0:
-            up, depth = int(self.parent[up]), depth + 1
+            depth += int((self.child[up] >= 0).all())
+            up = int(self.parent[up])
         return depth
 
     @torch.no_grad()
@@ -233,8 +234,18 @@ class LatentTree(nn.Module):
 
     @torch.no_grad()
     def detach(self, slot: int) -> None:
-        """Take a node and all below it away; its sibling then gets all cells of their parent."""
+        """Take a node and all below it away; its sibling then gets all cells of their parent.
+
+        Nodes above it that have no other child go with it.
+
+        Raises
+        ------
+        ValueError
+            If nothing would be left.
+        """
         up = int(self.parent[slot])
+        while up >= 0 and int((self.child[up] >= 0).sum()) == 1:
+            slot, up = up, int(self.parent[up])
         if up < 0:
             msg = "the root cannot be taken away."
             raise ValueError(msg)
