@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from scipy import sparse
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
 from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
+from hdtree_sc.model._teaching import teaching
+from hdtree_sc.model._walks import NEIGHBORS, entropy_of, walk_information
 from hdtree_sc.module._treevae import LEAST_SHARE, LEAST_SHARE_IN_BOUNDS
-from hdtree_sc.tree._agglomerate import WALK_STEPS, group_means, link_counts
-from hdtree_sc.tree._bisect import best_bisection, mutual_information
+from hdtree_sc.tree._agglomerate import group_means, link_counts
+from hdtree_sc.tree._bisect import best_bisection
 from hdtree_sc.tree._names import path_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -42,7 +42,6 @@ KEPT = 0.4
 PROPOSAL_CELLS = 5_000
 """A split is proposed by at most so many cells of its leaf."""
 MICRO_CODES = 32
-NEIGHBORS = 15
 
 
 @dataclass
@@ -245,7 +244,7 @@ class Growth:
             queries = self._points(self.held_out, others)
             information = walk_information(some, cut[group], neighbors, queries, cut[codes.predict(queries)])
         return Proposal(
-            slot, rows, torch.from_numpy(side.astype(np.int64)).to(rows.device), information, _entropy(side),
+            slot, rows, torch.from_numpy(side.astype(np.int64)).to(rows.device), information, entropy_of(side),
             information * len(rows) / len(self.train),
         )  # fmt: skip
 
@@ -351,7 +350,7 @@ class Growth:
             neighbors, _ = nearest_neighbors(points, NEIGHBORS)
             queries = self._points(self.held_out, others)
             information = walk_information(points, side[some], neighbors, queries, theirs)
-            if information < KEPT * _entropy(side):
+            if information < KEPT * entropy_of(side):
                 slot = min(pair, key=lambda slot: sizes[slot])
                 return slot, sizes[slot], information
         return None
@@ -365,81 +364,3 @@ class Growth:
             if is_leaf[node] and above >= 0:
                 below.setdefault(above, []).append(slots[node])
         return [pair for pair in below.values() if len(pair) == 2]
-
-
-def _entropy(side: NDArray[np.bool_]) -> float:
-    """Entropy of sides in nats."""
-    share = float(np.mean(side).clip(1e-9, 1.0 - 1e-9))
-    return float(-share * np.log(share) - (1.0 - share) * np.log(1.0 - share))
-
-
-def walk_information(
-    points: NDArray[np.floating],
-    side: NDArray[np.bool_],
-    neighbors: NDArray[np.integer],
-    queries: NDArray[np.floating],
-    query_side: NDArray[np.bool_],
-) -> float:
-    """Information in nats between the sides of new cells and those on which walks of eight steps from them end.
-
-    Sides weigh as they do among the cells over whose links walks go, so that it is at most the entropy of these, and
-    what a table of so few cells has by chance, half a unit for all of them together, is taken off.
-
-    Parameters
-    ----------
-    points
-        Cells over whose links walks go, (n, d).
-    side
-        Their sides, (n,).
-    neighbors
-        Their nearest neighbours, (n, k).
-    queries
-        Cells from which walks begin, (m, d): the first step is to one of the nearest ``points``.
-    query_side
-        Their sides, (m,).
-    """
-    n, k = neighbors.shape
-    links = sparse.csr_matrix((np.ones(n * k), (np.repeat(np.arange(n), k), neighbors.ravel())), shape=(n, n))
-    links = links + links.T
-    step = sparse.diags(1.0 / np.asarray(links.sum(1)).ravel()) @ links
-    ends = side.astype(float)
-    for _ in range(WALK_STEPS - 1):
-        ends = step @ ends
-    near, _ = nearest_neighbors(points, NEIGHBORS, queries=queries)
-    chance = ends[near].mean(1)
-    if query_side.all() or not query_side.any():
-        return 0.0
-    weight = np.array([1.0 - side.mean(), side.mean()])
-    second = np.array([chance[~query_side].mean(), chance[query_side].mean()])
-    found = mutual_information(weight[:, None] * np.stack([1.0 - second, second], 1))
-    return max(float(found) - 0.5 / len(queries), 0.0)
-
-
-@contextmanager
-def teaching(
-    module: torch.nn.Module, taught: dict[torch.nn.Parameter, list[int]], *, lr: float
-) -> Iterator[Callable[[torch.Tensor], None]]:
-    """A step of Adam on a loss, which changes some rows of some parameters while all else stands still."""
-    needed = {parameter: parameter.requires_grad for parameter in module.parameters()}
-    masks = []
-    for parameter, rows in taught.items():
-        mask = torch.zeros(len(parameter), *[1] * (parameter.ndim - 1), device=parameter.device)
-        mask[rows] = 1.0
-        masks.append(mask)
-    optimizer = torch.optim.Adam(list(taught), lr=lr)
-
-    def step(loss: torch.Tensor) -> None:
-        gradients = torch.autograd.grad(loss, list(taught), allow_unused=True)
-        for parameter, gradient, mask in zip(taught, gradients, masks, strict=True):
-            parameter.grad = None if gradient is None else gradient * mask
-        optimizer.step()
-
-    try:
-        for parameter in needed:
-            parameter.requires_grad_(parameter in taught)
-        with torch.enable_grad():
-            yield step
-    finally:
-        for parameter, was in needed.items():
-            parameter.requires_grad_(was)
-            parameter.grad = None

@@ -11,6 +11,7 @@ from scvi.model.base import BaseModelClass, RNASeqMixin
 from hdtree_sc.model._bound_mixin import BoundMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._growing_mixin import GrowingMixin
+from hdtree_sc.model._hdtree import MANY_CELLS
 from hdtree_sc.model._latent_tree_mixin import LatentTreeMixin
 from hdtree_sc.model._query_mixin import QueryMixin
 from hdtree_sc.model._setup_mixin import SetupMixin, input_shape
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from hdtree_sc.nn._decoder import Likelihood
-
-
-MANY_CELLS = 16_000
-"""From so many cells on they can feed a larger encoder."""
 
 
 class TreeVAE(
