@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# tests run in so many processes, a file of tests in one
+JOBS ?= 2
 TUTORIAL_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -19,7 +21,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 help:
 	@echo "make demo       train on the bundled C. elegans cells and write figures and a report to demo/"
-	@echo "make test       run the tests with coverage (PYTEST_ARGS=... for pytest)"
+	@echo "make test       run the tests with coverage (PYTEST_ARGS=... for pytest, JOBS=2 processes)"
 	@echo "make test-lineage  run the tests of hand-overs with CellRank, TreeData and pycea, in .venv-lineage"
 	@echo "make install    make $(VENV) and install the package"
 	@echo "make dev        the same with what tests, checks and documentation need"
@@ -61,7 +63,7 @@ demo: $(RUNTIME)
 	$(BIN)/python -m hdtree_sc.demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 # hand-overs to packages that .venv does not have, in an environment of their own
 test-lineage: $(DEV)

@@ -38,8 +38,9 @@ def grown(steps: list[tuple[bool, int]], n_slots: int = 15, seed: int = 0) -> La
         if is_growth and (~tree.active).sum() >= 2:
             leaves = tree.leaf_slots().tolist()
             tree.attach(leaves[choice % len(leaves)])
-        elif not is_growth and len(tree.plan.slots) > 1:
-            tree.detach(int(tree.plan.slots[1:][choice % (len(tree.plan.slots) - 1)]))
+        elif not is_growth and len(gone := tree.plan.slots[tree.plan.side != 0]):
+            # of two siblings, as something has to be left
+            tree.detach(int(gone[choice % len(gone)]))
     return stir(tree, seed)
 
 
@@ -82,8 +83,11 @@ def test_the_plan_lists_parents_before_children_and_shows_forks_and_ends_alone(s
     assert (plan.above[1:] < torch.arange(1, len(slots))).all()
     assert [slots[above] for above in plan.above[1:].tolist()] == tree.parent[plan.slots[1:]].tolist()
     assert [first for first, _ in plan.levels[1:]] == [last for _, last in plan.levels[:-1]]
-    for level, (first, last) in enumerate(plan.levels):
-        assert {tree.depth_of(slot) for slot in slots[first:last]} == {level}
+    n_splits = [0] * len(slots)
+    for node in range(1, len(slots)):
+        above = int(plan.above[node])
+        n_splits[node] = n_splits[above] + int(plan.splits[above])
+    assert [tree.depth_of(slot) for slot in slots] == n_splits
     shown, parents = plan.shown.tolist(), plan.shown_parents
     assert parents[0] == -1
     assert all(0 <= above < place for place, above in enumerate(parents[1:], 1))

@@ -105,6 +105,7 @@ class GrowingMixin(PairTrainingMixin):
         -----
         Sets ``model.history["n_leaves"]`` and :attr:`growth`.
         """
+        self._require_cells()
         if split_rule not in SPLIT_RULES:
             msg = f"split_rule: {split_rule!r} is none of {listing(SPLIT_RULES)}."
             raise ValueError(msg)

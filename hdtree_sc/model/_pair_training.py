@@ -27,6 +27,13 @@ class PairTrainingMixin(TrainingBasics, UnsupervisedTrainingMixin):
     _data_splitter_cls = PairSplitter
     _train_runner_cls = TreeTrainRunner
 
+    def _require_cells(self) -> None:
+        """Refuse to train a model without cells, or of a query."""
+        if self.adata is None:
+            msg = "train() draws neighbours of cells, so the model needs them: load or make it with adata=."
+            raise ValueError(msg)
+        self._refuse_query("train")
+
     def _train_on_pairs(
         self,
         *,
@@ -53,10 +60,6 @@ class PairTrainingMixin(TrainingBasics, UnsupervisedTrainingMixin):
         **kwargs
             Further arguments of scvi-tools' ``train``.
         """
-        if self.adata is None:
-            msg = "train() draws neighbours of cells, so the model needs them: load or make it with adata=."
-            raise ValueError(msg)
-        self._refuse_query("train")
         n_train = int(round((kwargs["train_size"] or 0.9) * self.adata.n_obs))
         self._check_training(n_train, batch_size, kwargs["devices"], trainer_kwargs.get("strategy"))
         if n_neighbors < 1:

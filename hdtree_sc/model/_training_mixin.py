@@ -96,6 +96,7 @@ class TreeTrainingMixin(PairTrainingMixin):
         ValueError
             If a minibatch is larger than the training set, or several devices are used without a seed.
         """
+        self._require_cells()
         plan = {"max_leaves": self._max_leaves, "min_cells": self._min_cells, "seed": settings.seed}
         self._train_on_pairs(
             n_steps=TARGET_STEPS,
