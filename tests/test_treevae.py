@@ -294,3 +294,26 @@ def test_what_is_asked_before_training_is_refused(cells):
     for name, value in (("n_node_latent", 0), ("max_leaves", 0), ("max_depth", 0), ("min_leaf_size", 1)):
         with pytest.raises(ValueError, match=name):
             ht.TreeVAE(cells, **{name: value})
+
+
+def test_images_are_read_and_made_by_convolutions():
+    """Handwritten digits of 8 x 8 pixels, whose shape the AnnData tells."""
+    import scvi
+    from anndata import AnnData
+    from sklearn.datasets import load_digits
+
+    images = load_digits().data[:200].astype(np.float32) / 16
+    digits = AnnData(images, uns={"image_shape": np.array([8, 8])})
+    scvi.settings.seed = 0
+    ht.TreeVAE.setup_anndata(digits)
+    model = ht.TreeVAE(digits, gene_likelihood="bernoulli", image_shape="auto", n_hidden=32)
+    assert model.module.image_shape == (8, 8)
+    model.train(max_epochs=20, **QUIET)
+    told = model.get_reconstruction_error()["reconstruction_loss"]
+    plain = images.mean(0).clip(1e-3, 1 - 1e-3)
+    blank = -(images * np.log(plain) + (1 - images) * np.log(1 - plain)).sum(1).mean()
+    assert told < blank, "images are told better than by the mean of all"
+    with pytest.raises(TypeError, match="convolution"):
+        model.get_leaf_loadings(model.get_tree().leaves[0])
+    with pytest.raises(ValueError, match="image_shape"):
+        ht.TreeVAE(digits, gene_likelihood="bernoulli", image_shape=(7, 8))
