@@ -17,7 +17,7 @@ from hdtree_sc._keys import Keys
 from hdtree_sc.module._spaces import SPACES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -110,11 +110,23 @@ def make_cells(
 ) -> Made:
     """Decode points of the generator, some at a time."""
     space = SPACES[module.space]
+    parts = (
+        (likelihood, lambda _, points=points, around=around: space.latent(module, points, around.covariates))
+        for points, around, likelihood in _decoded(module, whitened, surroundings, batch_size)
+    )
+    return drawn_cells(module, parts, keep_mean=keep_mean)
+
+
+def drawn_cells(
+    module: Any, parts: Iterable[tuple[Any, Callable[[torch.Tensor], torch.Tensor]]], *, keep_mean: bool
+) -> Made:
+    """Draw cells some at a time, of likelihoods, each with what gives the latents of the cells drawn."""
     values, means, latents, maps = [], [], [], []
-    for points, around, likelihood in _decoded(module, whitened, surroundings, batch_size):
-        latent = module.shown(space.latent(module, points, around.covariates))
-        drawn = draw(module, likelihood).cpu().numpy().astype(np.float32)
-        values.append(sparse.csr_matrix(drawn) if module.is_count else drawn)
+    for likelihood, latent_of in parts:
+        drawn = draw(module, likelihood)
+        latent = module.shown(latent_of(drawn))
+        dense = drawn.cpu().numpy().astype(np.float32)
+        values.append(sparse.csr_matrix(dense) if module.is_count else dense)
         if keep_mean:
             means.append(likelihood.mean.cpu().numpy().astype(np.float32))
         latents.append(latent.float().cpu().numpy())

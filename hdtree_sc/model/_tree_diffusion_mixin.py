@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 
 from hdtree_sc._errors import listing
-from hdtree_sc.model._cell_maker import Made, Surroundings, draw, one_batch, seeded
+from hdtree_sc.model._cell_maker import Surroundings, drawn_cells, one_batch, seeded
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._generative_mixin import SAMPLING_BATCH, GenerativeMixin
 from hdtree_sc.module._latent_diffusion import Where
 from hdtree_sc.module._tree_diffusion import TREE_CONDITIONS, paths_to
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from anndata import AnnData
     from numpy.typing import ArrayLike
 
     from hdtree_sc.diffusion import Method
+    from hdtree_sc.model._cell_maker import Made
     from hdtree_sc.model._generator_mixin import _RealCells
     from hdtree_sc.model._tree_mixin import Rows
     from hdtree_sc.module._donors import Donors
@@ -288,22 +291,11 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         """Cells that the leaves' decoders make of the latents of the tree."""
         module = self.module  # type: ignore[attr-defined]
         plan = module.tree.plan
-        values, means, latents, maps = [], [], [], []
-        for rows in torch.arange(len(around.node), device=self._device).split(batch_size):
-            own, here = around[rows], plan.shown[around.node[rows]]
-            likelihood = module._likelihood(
-                module.decoder(z[here, rows], plan.slots[here], own.covariates, own.library)
-            )
-            drawn = draw(module, likelihood)
-            latent = module.shown(module.encoded(drawn, own.covariates))
-            values.append(drawn.cpu().numpy().astype(np.float32))
-            means.append(likelihood.mean.cpu().numpy().astype(np.float32))
-            latents.append(latent.float().cpu().numpy())
-            maps.append(module.map_head(latent).float().cpu().numpy())
-        joined = np.concatenate(values)
-        return Made(
-            sparse.csr_matrix(joined) if module.is_count else joined,
-            np.concatenate(means) if keep_mean else None,
-            np.concatenate(latents),
-            np.concatenate(maps),
-        )
+
+        def decoded() -> Iterator[tuple[Any, Callable[[torch.Tensor], torch.Tensor]]]:
+            for rows in torch.arange(len(around.node), device=self._device).split(batch_size):
+                own, here = around[rows], plan.shown[around.node[rows]]
+                told = module.decoder(z[here, rows], plan.slots[here], own.covariates, own.library)
+                yield module._likelihood(told), partial(module.encoded, covariates=own.covariates)
+
+        return drawn_cells(module, decoded(), keep_mean=keep_mean)
