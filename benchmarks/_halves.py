@@ -50,13 +50,14 @@ def components(logs: NDArray, n_components: int = N_PCS) -> PCA:
 
 
 def part(cells: Cells, rows: NDArray) -> ad.AnnData:
-    """Some of the cells, with labels (missing if it has fewer than two cells there) and time alone."""
+    """Some of the cells, with labels (missing if it has fewer than two cells there), time and shape of images alone."""
     label = pd.Series(cells.labels[rows])
     label = label.where(label.map(label.value_counts()) > 1)
     obs = pd.DataFrame({LABEL: pd.Categorical(label)}, index=cells.adata.obs_names[rows])
     if cells.data.time:
         obs[TIME] = cells.time[rows]
-    return ad.AnnData(cells.adata.X[rows], obs=obs, var=cells.adata.var)
+    shape = {name: value for name, value in cells.adata.uns.items() if name == "image_shape"}
+    return ad.AnnData(cells.adata.X[rows], obs=obs, var=cells.adata.var, uns=shape)
 
 
 class Halves:

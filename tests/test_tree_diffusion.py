@@ -162,6 +162,20 @@ def test_cells_of_a_label_are_asked_of_the_leaves_that_hold_it(on_paths):
     assert set(new.obs["asked_leaf"]) <= set(of_type)
 
 
+@pytest.mark.parametrize("condition", ["path", "reconstruction"])
+def test_diffusion_may_run_over_components_of_expression(stage_one, tmp_path, condition):
+    model = with_second_stage(stage_one, tmp_path, condition, space="expression")
+    new = model.generate(6, per_leaf=True, **FEW)
+    assert new.n_obs == 6 * len(model.get_tree().leaves)
+    assert (new.X.data == np.round(new.X.data)).all()
+    assert new.obsm["X_treevae"].shape[1] == model.module.n_latent
+    carried = model.transmute(target="AWC", indices=range(4), n_steps=2, seed=0)
+    assert carried.n_obs == 4
+    model.save(tmp_path / "again")
+    again = ht.TreeVAE.load(tmp_path / "again", adata=model.adata)
+    np.testing.assert_array_equal(again.generate(3, **FEW).X.toarray(), model.generate(3, **FEW).X.toarray())
+
+
 def test_what_cannot_be_asked_for_is_said(on_paths):
     leaf = on_paths.get_tree().leaves[0]
     for kwargs, said in (
@@ -177,8 +191,8 @@ def test_what_cannot_be_asked_for_is_said(on_paths):
             on_paths.generate(5, **kwargs)
     with pytest.raises(ValueError, match="condition: 'leaf' is none of.*path.*reconstruction"):
         on_paths.train_diffusion(condition="leaf")
-    with pytest.raises(ValueError, match="space"):
-        on_paths.train_diffusion(space="expression")
+    with pytest.raises(ValueError, match="space: 'pixels' is none of"):
+        on_paths.train_diffusion(space="pixels")
     assert on_paths.generate(2, **FEW).n_obs == 2, "a refused training leaves the generator as it is"
 
 

@@ -184,6 +184,21 @@ def test_expected_expression_is_that_of_the_cells(treevae, worm):
     assert not np.allclose(same, elsewhere, atol=1e-6)
 
 
+def test_expected_expression_at_a_leaf_is_that_of_its_kind(treevae, worm):
+    own = treevae.get_leaf_probabilities().idxmax(axis=1)
+    one, other = own.value_counts().index[:2]
+    rows = np.flatnonzero((own == one).to_numpy())
+    as_they_are, here, there = (
+        treevae.get_normalized_expression(indices=rows, leaf=leaf) for leaf in (None, one, other)
+    )
+    pd.testing.assert_frame_equal(as_they_are, here)
+    kind = treevae.get_normalized_expression(indices=np.flatnonzero((own == other).to_numpy())).mean()
+    assert np.abs(there.mean() - kind).sum() < np.abs(here.mean() - kind).sum()
+    with pytest.raises(ValueError, match=f"leaf: 'nerve' is no leaf.*{one}"):
+        treevae.get_normalized_expression(leaf="nerve")
+    pd.testing.assert_frame_equal(treevae.get_normalized_expression(indices=rows), as_they_are)
+
+
 # -- saving, loading, new cells ------------------------------------------------------------------------------
 
 
@@ -306,7 +321,7 @@ def test_images_are_read_and_made_by_convolutions():
     digits = AnnData(images, uns={"image_shape": np.array([8, 8])})
     scvi.settings.seed = 0
     ht.TreeVAE.setup_anndata(digits)
-    model = ht.TreeVAE(digits, gene_likelihood="bernoulli", image_shape="auto", n_hidden=32)
+    model = ht.TreeVAE(digits, gene_likelihood="bernoulli", n_hidden=32)
     assert model.module.image_shape == (8, 8)
     model.train(max_epochs=20, **QUIET)
     told = model.get_reconstruction_error()["reconstruction_loss"]
@@ -317,3 +332,16 @@ def test_images_are_read_and_made_by_convolutions():
         model.get_leaf_loadings(model.get_tree().leaves[0])
     with pytest.raises(ValueError, match="image_shape"):
         ht.TreeVAE(digits, gene_likelihood="bernoulli", image_shape=(7, 8))
+    with pytest.raises(ValueError, match="reads pixels"):
+        model.train_diffusion(space="expression")
+    assert ht.TreeVAE(digits, gene_likelihood="bernoulli", image_shape=None).module.image_shape is None
+
+
+def test_a_stored_image_shape_that_does_not_fit_is_told():
+    from anndata import AnnData
+
+    pixels = AnnData(np.random.default_rng(0).random((20, 30)).astype(np.float32), uns={"image_shape": [8, 8]})
+    ht.TreeVAE.setup_anndata(pixels)
+    with pytest.warns(UserWarning, match=r"image_shape.*no height and width of 30 pixels"):
+        model = ht.TreeVAE(pixels, gene_likelihood="bernoulli")
+    assert model.module.image_shape is None

@@ -161,7 +161,7 @@ class DiffusionMixin:
             "target": target,
             "schedule": schedule,
         } | self._generator_options()
-        diffusion, donors = self._new_generator(params, cells, seed)
+        diffusion, donors = self._new_generator(params, cells, seed, space)
         splitter = self._point_splitter(diffusion, cells, batch_size, seed)
         plan = DiffusionPlan(diffusion, where_of, **({"seed": seed} | (plan_kwargs or {})))
         trainer_kwargs.setdefault("gradient_clip_val", 1.0)
@@ -268,7 +268,7 @@ class DiffusionMixin:
         return dict(zip(names, map(torch.from_numpy, self._over(batches, read)), strict=True))  # type: ignore[attr-defined]
 
     def _new_generator(
-        self, params: dict[str, Any], cells: dict[str, torch.Tensor], seed: int
+        self, params: dict[str, Any], cells: dict[str, torch.Tensor], seed: int, space: Space
     ) -> tuple[LatentDiffusion, Donors]:
         rows = torch.as_tensor(np.asarray(self.train_indices_))  # type: ignore[attr-defined]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -25,6 +25,7 @@ class LatentTreeMixin(TreeMixin):
     """Where embeddings are in a :class:`~hdtree_sc.nn.LatentTree`."""
 
     latent_tree_: dict[str, Any] | None = None
+    _decoded_at: int | None = None
 
     def get_tree(self) -> Tree:
         """The tree, with the number of training cells of each node.
@@ -126,6 +127,50 @@ class LatentTreeMixin(TreeMixin):
         self._require_trained("growth")
         return pd.DataFrame(self.growth_ or [])  # type: ignore[attr-defined]
 
+    def _leaf_named(self, leaf: str) -> int:
+        """Position of a leaf in the tree."""
+        tree = self.get_tree()
+        if leaf not in tree.leaves:
+            msg = f"leaf: {leaf!r} is no leaf of the tree. Leaves: {listing(tree.leaves)}."
+            raise ValueError(msg)
+        return tree.index(leaf)
+
+    def get_normalized_expression(self, *args: Any, leaf: str | None = None, **kwargs: Any) -> Any:
+        """Expected expression of cells, at their likeliest leaves or at one leaf.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            See :meth:`scvi.model.SCVI.get_normalized_expression`.
+        leaf
+            Name of a leaf at which all cells are decoded, each with its own latents on the way there: what they would
+            express as such cells. By default each at its likeliest.
+
+        Returns
+        -------
+        DataFrame (n_cells, n_genes), or an array with ``return_numpy``.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        ValueError
+            If there is no such leaf; the message lists those that are.
+        """
+        self._require_trained("get_normalized_expression")
+        self._decoded_at = None if leaf is None else self._leaf_named(leaf)
+        try:
+            return super().get_normalized_expression(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._decoded_at = None
+
+    def _get_transform_batch_gen_kwargs(self, batch: Any) -> dict[str, Any]:
+        # the one place where scvi-tools lets a model say more to generative()
+        told = super()._get_transform_batch_gen_kwargs(batch)  # type: ignore[misc]
+        if self._decoded_at is None:
+            return told
+        return told | {"node": torch.tensor(self._decoded_at, device=self.module.device)}  # type: ignore[attr-defined]
+
     @torch.inference_mode()
     def get_leaf_loadings(self, leaf: str) -> pd.DataFrame:
         """What a step along each latent of a leaf adds to each gene, beside what all leaves share.
@@ -150,12 +195,9 @@ class LatentTreeMixin(TreeMixin):
             Of images, whose last layer is a convolution.
         """
         self._require_trained("get_leaf_loadings")
-        tree, module = self.get_tree(), self.module  # type: ignore[attr-defined]
-        if leaf not in tree.leaves:
-            msg = f"leaf: {leaf!r} is no leaf of the tree. Leaves: {listing(tree.leaves)}."
-            raise ValueError(msg)
+        module = self.module  # type: ignore[attr-defined]
         plan = module.tree.plan
-        slot = plan.slots[plan.shown[tree.index(leaf)]].unsqueeze(0)
+        slot = plan.slots[plan.shown[self._leaf_named(leaf)]].unsqueeze(0)
         values = module.decoder.loadings(slot)[0].cpu().numpy()
         columns = [f"latent_{i}" for i in range(values.shape[1])]
         return pd.DataFrame(values, index=list(self.get_var_names()), columns=columns)  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from hdtree_sc.model._cell_maker import Surroundings, drawn_cells, one_batch, se
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._generative_mixin import SAMPLING_BATCH, GenerativeMixin
 from hdtree_sc.module._latent_diffusion import Where
+from hdtree_sc.module._spaces import SPACES
 from hdtree_sc.module._tree_diffusion import TREE_CONDITIONS, paths_to
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from hdtree_sc.model._tree_mixin import Rows
     from hdtree_sc.module._donors import Donors
     from hdtree_sc.module._latent_diffusion import LatentDiffusion
+    from hdtree_sc.module._spaces import Space
     from hdtree_sc.module._tree_diffusion import TreeCondition
 
 
@@ -42,6 +44,9 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
 
     def train_diffusion(self, *args: Any, condition: TreeCondition = "path", **kwargs: Any) -> None:
         """Train the second stage: a diffusion over cells' embeddings and details, told where in the tree they are.
+
+        With ``space="expression"`` it is over the components that the encoder reads, as in the papers, whose diffusion
+        is over pixels; of images that are read by convolutions there are none.
 
         Parameters
         ----------
@@ -66,8 +71,8 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         if condition not in TREE_CONDITIONS:
             msg = f"condition: {condition!r} is none of {listing(TREE_CONDITIONS)}."
             raise ValueError(msg)
-        if kwargs.get("space", "latent") != "latent":
-            msg = "space: TreeVAE's diffusion runs over embeddings and details, space='latent'."
+        if kwargs.get("space") == "expression" and self.module.image_shape is not None:  # type: ignore[attr-defined]
+            msg = "space: this model reads pixels and no components; make it with image_shape=None, or keep 'latent'."
             raise ValueError(msg)
         self._condition = condition
         super().train_diffusion(*args, **kwargs)
@@ -77,9 +82,9 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         return {"condition": self._condition, "n_node_latent": module.n_node_latent}
 
     def _new_generator(
-        self, params: dict[str, Any], cells: dict[str, torch.Tensor], seed: int
+        self, params: dict[str, Any], cells: dict[str, torch.Tensor], seed: int, space: Space
     ) -> tuple[LatentDiffusion, Donors]:
-        diffusion, donors = super()._new_generator(params, cells, seed)
+        diffusion, donors = super()._new_generator(params, cells, seed, space)
         generator = torch.Generator(self._device).manual_seed(seed)
         parts = []
         for rows in torch.arange(len(cells["points"])).split(SAMPLING_BATCH):
@@ -87,7 +92,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
             node, covariates, library = (
                 cells[name][rows].to(self._device) for name in ("node", "covariates", "library")
             )
-            told = self._told_beside(self._condition, points, node, covariates, library, generator)
+            told = self._told_beside(self._condition, space, points, node, covariates, library, generator)
             parts.append([part.cpu() for part in told])
         roots, cells["signal"] = (torch.cat(part) for part in zip(*parts, strict=True))
         rows = torch.as_tensor(np.asarray(self.train_indices_))  # type: ignore[attr-defined]
@@ -98,19 +103,26 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
     def _told_beside(
         self,
         condition: str,
+        space: Space,
         points: torch.Tensor,
         node: torch.Tensor,
         covariates: torch.Tensor,
         library: torch.Tensor,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents of the root, (n, n_node_latent), and signal, (n, n_signal), of cells with embeddings and details."""
-        tree = self.module.tree  # type: ignore[attr-defined]
-        z = tree(points, draw=True, generator=generator).z
-        return z[0], self._signal(condition, z, node, covariates, library)
+        """Latents of the root, (n, n_node_latent), and signal, (n, n_signal), of cells that are points of a space."""
+        module = self.module  # type: ignore[attr-defined]
+        z = module.tree(SPACES[space].latent(module, points, covariates), draw=True, generator=generator).z
+        return z[0], self._signal(condition, space, z, node, covariates, library)
 
     def _signal(
-        self, condition: str, z: torch.Tensor, node: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor
+        self,
+        condition: str,
+        space: Space,
+        z: torch.Tensor,
+        node: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
     ) -> torch.Tensor:
         """What the diffusion is told of cells with latents z (n_nodes, n, n_node_latent), at nodes of the tree (n,)."""
         module = self.module  # type: ignore[attr-defined]
@@ -118,7 +130,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         if condition == "reconstruction":
             here = plan.shown[node]
             told = module.decoder(z[here, row], plan.slots[here], covariates, library)
-            return module.encoded(module._likelihood(told).mean, covariates)
+            return SPACES[space].points_of(module, module._likelihood(told).mean, covariates)
         way = torch.tensor(paths_to(plan.shown_parents), device=node.device)[node]
         values = z[plan.shown[way.clamp_min(0)], row.unsqueeze(1)] * (way >= 0).unsqueeze(-1)
         return values.flatten(1)
@@ -129,6 +141,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         points = self.module.diffusion.colour(cells.whitened)  # type: ignore[attr-defined]
         _, signal = self._told_beside(
             self.module.diffusion.condition_on,  # type: ignore[attr-defined]
+            self.module.space,  # type: ignore[attr-defined]
             points,
             cells.where.node,
             cells.around.covariates,
@@ -232,7 +245,8 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
                 z, _ = self.module.tree.descend(z[0][sample])  # type: ignore[attr-defined]
             names = [f"generated_{i}" for i in range(len(leaf))]
             if refine:
-                told = self._signal(self.module.diffusion.condition_on, z, leaf, around.covariates, around.library)  # type: ignore[attr-defined]
+                diffusion, space = self.module.diffusion, self.module.space  # type: ignore[attr-defined]
+                told = self._signal(diffusion.condition_on, space, z, leaf, around.covariates, around.library)
                 if not (label is None if from_root is None else from_root):
                     told = torch.full_like(told, torch.nan)
                 where = Where(leaf, torch.full_like(leaf, place[1]), told)

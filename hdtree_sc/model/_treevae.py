@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,7 +77,8 @@ class TreeVAE(
         Principal components that the encoder reads; by default 50, and 100 from 16,000 cells on.
     image_shape
         Height and width of images, whose pixels are the features, row by row: encoder and decoder are convolutions
-        then. ``"auto"`` takes ``adata.uns["image_shape"]``; None: no image.
+        then. ``"auto"`` takes ``adata.uns["image_shape"]`` if that is there and fits the number of features, as it
+        never is of genes; None: features are no pixels.
     nu
         Degrees of freedom of the contrastive kernel; small is sharp.
     exaggeration
@@ -118,7 +120,7 @@ class TreeVAE(
         min_leaf_size: int | None = None,
         n_pcs: int = 30,
         n_input_pcs: int | None = None,
-        image_shape: tuple[int, int] | Literal["auto"] | None = None,
+        image_shape: tuple[int, int] | Literal["auto"] | None = "auto",
         nu: float = 0.2,
         exaggeration: float = 2.0,
     ) -> None:
@@ -142,8 +144,8 @@ class TreeVAE(
         min_leaf_size = min_leaf_size or int(np.clip(n_cells // 50, 4, 50))
         max_leaves = max_leaves or int(np.clip(n_cells // (2 * min_leaf_size), 2, 32))
         if image_shape == "auto":
-            image_shape = _stored_shape(adata)
-        if image_shape is not None:
+            image_shape = _stored_shape(adata, self.summary_stats.n_vars)
+        elif image_shape is not None:
             image_shape = _checked_shape(image_shape, self.summary_stats.n_vars)
         self.module = self._module_cls(
             **input_shape(self),
@@ -170,16 +172,23 @@ class TreeVAE(
         self.init_params_ = self._get_init_params(locals())
 
 
-def _stored_shape(adata: AnnData | None) -> tuple[int, int]:
-    """Shape of the images that an AnnData says it holds."""
-    shape: Any = () if adata is None else np.ravel(adata.uns.get("image_shape", ()))
-    if len(shape) != 2:
-        msg = "image_shape: 'auto' reads height and width from adata.uns['image_shape'], which is not there."
-        raise ValueError(msg)
-    return int(shape[0]), int(shape[1])
+def _stored_shape(adata: AnnData | None, n_vars: int) -> tuple[int, int] | None:
+    """Shape of the images that an AnnData says it holds, or None."""
+    stored = None if adata is None else adata.uns.get("image_shape")
+    if stored is None:
+        return None
+    try:
+        return _checked_shape(tuple(np.ravel(stored).astype(int)), n_vars)
+    except (TypeError, ValueError):
+        warnings.warn(
+            f"adata.uns['image_shape'] is {stored!r}, which is no height and width of {n_vars} pixels: features are "
+            "not taken for pixels. Say image_shape=None to see this no more.",
+            stacklevel=3,
+        )
+        return None
 
 
-def _checked_shape(shape: tuple[int, int], n_vars: int) -> tuple[int, int]:
+def _checked_shape(shape: tuple[int, ...], n_vars: int) -> tuple[int, int]:
     if len(shape) != 2 or shape[0] * shape[1] != n_vars or min(shape) < 4:
         msg = f"image_shape: {tuple(shape)} is no height and width, at least 4 each, of {n_vars} pixels."
         raise ValueError(msg)

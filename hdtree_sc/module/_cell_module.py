@@ -141,6 +141,18 @@ class CellModule(BaseModuleClass):
         """What the encoder reads of expression (n, n_input) with its library sizes (n, 1)."""
         return self.scaler(x, library) @ self.scaler.components[:, : self.n_input_pcs] / self.scaler.scale
 
+    def _unread(self, read: torch.Tensor) -> torch.Tensor:
+        """Standardised expression (n, n_input) of what the encoder reads, as far as that tells it."""
+        return read * self.scaler.scale @ self.scaler.components[:, : self.n_input_pcs].T
+
+    def latent_of(self, read: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        """Latents (n, width) of what the encoder reads."""
+        return self.encoder(torch.cat([read, covariates], dim=1))
+
+    def encoded(self, x: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        """Latents (n, width) of expression (n, n_input), each cell's library size being its sum."""
+        return self.latent_of(self._read(x, x.sum(1, keepdim=True)), covariates).float()
+
     def _get_generative_input(
         self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor], **kwargs: Any
     ) -> dict[str, Any]:

@@ -24,14 +24,14 @@ class LatentSpace:
     name: Space = "latent"
 
     @staticmethod
-    def width(module: CellModule) -> int:
-        """Number of dimensions."""
-        return module.n_latent
-
-    @staticmethod
     def points(module: CellModule, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Points (n, width) of a minibatch."""
         return module.inference(**module._get_inference_input(tensors))["z"].float()
+
+    @staticmethod
+    def points_of(module: CellModule, x: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        """Points (n, width) of expression (n, n_input), each cell's library size being its sum."""
+        return module.encoded(x, covariates)
 
     @staticmethod
     def latent(module: CellModule, points: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
@@ -59,19 +59,19 @@ class ExpressionSpace:
     name: Space = "expression"
 
     @staticmethod
-    def width(module: CellModule) -> int:
-        """Number of dimensions."""
-        return module.n_input_pcs
-
-    @staticmethod
     def points(module: CellModule, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Points (n, width) of a minibatch."""
         return module._encoder_input(tensors)[0].float()
 
     @staticmethod
+    def points_of(module: CellModule, x: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        """Points (n, width) of expression (n, n_input), each cell's library size being its sum."""
+        return module._read(x, x.sum(1, keepdim=True)).float()
+
+    @staticmethod
     def latent(module: CellModule, points: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
         """Latents (n, n_latent) of points."""
-        return module.encoder(torch.cat([points, covariates], 1))
+        return module.latent_of(points, covariates)
 
     @staticmethod
     def expression(
@@ -83,8 +83,7 @@ class ExpressionSpace:
     ) -> Distribution:
         """Likelihood of the expression of points."""
         scaler = module.scaler
-        standardised = points * scaler.scale @ scaler.components[:, : module.n_input_pcs].T
-        values = standardised * scaler.std + scaler.mean
+        values = module._unread(points) * scaler.std + scaler.mean
         if module.gene_likelihood == "bernoulli":
             return NormalizedBernoulli(probs=values.clamp(0.0, 1.0), validate_args=False)
         spread = module.decoder.log_dispersion.clamp(-7.0, 10.0).exp().expand_as(values)

@@ -156,10 +156,10 @@ class TreeVAEModule(PairModule):
             out["z"], library = out["z"].expand(n_samples, *out["z"].shape), library.expand(n_samples, *library.shape)
         return out | {"library": library}
 
-    def encoded(self, x: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
-        """Embeddings and details (n, width) of expression (n, n_input), each cell's library size being its sum."""
-        library = x.sum(1, keepdim=True)
-        return self.inference(self._read(x, library), covariates, library)["z"].float()
+    def latent_of(self, read: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        """Embeddings and details (n, width) of what the encoders read."""
+        details = self.detail(torch.cat([read, covariates], dim=1))
+        return torch.cat([super().latent_of(read, covariates), details], dim=1)
 
     def _read(self, x: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
         return super()._read(x, library) if self.image_shape is None else self.scaler(x, library)
@@ -186,7 +186,7 @@ class TreeVAEModule(PairModule):
         covariates, library, transform_batch, offset
             See :meth:`CellModule.generative`.
         node
-            Position of a leaf in the tree, int (n,), at which each cell is decoded instead.
+            Position of a leaf in the tree, int (n,) or one for all, at which cells are decoded instead.
         """
         if self.training:
             return {}
