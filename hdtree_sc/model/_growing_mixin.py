@@ -112,8 +112,12 @@ class GrowingMixin(PairTrainingMixin):
         self._forget_generator()
         self._split_rule = split_rule
         self.growth_ = []
-        plan: dict[str, Any] = {"grow": self._grow, "prune": self._prune, "growth": self.growth_}
-        plan["n_epochs_kl_warmup"] = None
+        plan: dict[str, Any] = {
+            "grow": self._grow,
+            "prune": self._prune,
+            "growth": self.growth_,
+            "n_epochs_kl_warmup": None,
+        }
         self._train_on_pairs(
             n_steps=TARGET_STEPS,
             least_epochs=40,

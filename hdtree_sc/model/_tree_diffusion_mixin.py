@@ -275,8 +275,11 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
 
     def _leaves_below(self, node: int) -> torch.Tensor:
         """Leaves below a node of the tree, or it itself, int (n_leaves,)."""
-        is_leaf = torch.from_numpy(self.get_tree().is_leaf_mask.copy()).to(self._device)  # type: ignore[attr-defined]
-        return (self.module.diffusion.below(node) & is_leaf).nonzero().squeeze(1)  # type: ignore[attr-defined]
+        return (self.module.diffusion.below(node) & self._is_leaf()).nonzero().squeeze(1)  # type: ignore[attr-defined]
+
+    def _is_leaf(self) -> torch.Tensor:
+        """Which nodes of the tree are leaves, bool (n_nodes,)."""
+        return torch.from_numpy(self.get_tree().is_leaf_mask.copy()).to(self._device)  # type: ignore[attr-defined]
 
     def _drawn_leaves(self, place: tuple[int, int], n: int) -> torch.Tensor:
         """Leaves of random training cells of a node and a label, int (n,)."""
@@ -298,8 +301,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
 
     def _donor_leaves(self, where: Where, latent: torch.Tensor) -> torch.Tensor:
         """The leaf that was drawn; where an inner node is told, the one in which the embedding lies."""
-        is_leaf = torch.from_numpy(self.get_tree().is_leaf_mask.copy()).to(latent.device)  # type: ignore[attr-defined]
-        return torch.where(is_leaf[where.node], where.node, self._leaf_numbers(latent))
+        return torch.where(self._is_leaf()[where.node], where.node, self._leaf_numbers(latent))
 
     def _unrefined(self, z: torch.Tensor, around: Surroundings, keep_mean: bool, batch_size: int) -> Made:  # noqa: FBT001
         """Cells that the leaves' decoders make of the latents of the tree."""
