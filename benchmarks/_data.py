@@ -84,11 +84,13 @@ def read(folder: Path, name: str) -> ad.AnnData:
     Returns
     -------
     Cells with ``X`` in float32 and the 2,000 most variable genes; ``layers["expression"]`` holds counts scaled to
-    10,000 a cell and logged, all genes counted, and other values as they are. Pixels are 0 to 1.
+    10,000 a cell and logged, all genes counted, and other values as they are. Pixels are 0 to 1, and ``uns`` holds the
+    shape of images.
     """
     # scanpy's set brings its own components, neighbours and clusters along, which nobody may use
     source = sc.datasets.pbmc68k_reduced() if name == "pbmc68k_reduced" else ad.read_h5ad(folder / f"{name}.h5ad")
     adata = ad.AnnData(source.X.astype(np.float32), obs=source.obs, var=source.var[[]])
+    adata.uns |= {name: value for name, value in source.uns.items() if name == "image_shape"}
     if SETS[name].likelihood == "bernoulli":
         adata.X /= 255
     logged = adata.copy()

@@ -256,6 +256,15 @@ class PressCtrlC(Callback):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as in a terminal: what runs in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_a_usable_model_and_a_working_ctrl_c(cells):
     assert threading.current_thread() is threading.main_thread()
     with pytest.warns(UserWarning, match="interrupted"):

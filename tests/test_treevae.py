@@ -311,7 +311,7 @@ def test_what_is_asked_before_training_is_refused(cells):
             ht.TreeVAE(cells, **{name: value})
 
 
-def test_images_are_read_and_made_by_convolutions():
+def test_images_are_read_and_made_by_convolutions(tmp_path):
     """Handwritten digits of 8 x 8 pixels, whose shape the AnnData tells."""
     import scvi
     from anndata import AnnData
@@ -334,6 +334,11 @@ def test_images_are_read_and_made_by_convolutions():
         ht.TreeVAE(digits, gene_likelihood="bernoulli", image_shape=(7, 8))
     with pytest.raises(ValueError, match="reads pixels"):
         model.train_diffusion(space="expression")
+    model.train_diffusion(max_epochs=1, **QUIET)
+    assert np.isfinite(model.generate(4, seed=0, n_steps=2).X).all()
+    model.save(tmp_path / "m")
+    again = ht.TreeVAE.load(tmp_path / "m", adata=AnnData(images))
+    np.testing.assert_array_equal(again.get_latent(), model.get_latent())
     assert ht.TreeVAE(digits, gene_likelihood="bernoulli", image_shape=None).module.image_shape is None
 
 
