@@ -14,6 +14,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 import hdtree_sc as ht
 from hdtree_sc.model import _map_fit
+from hdtree_sc.nn import ImageEncoder, ImageHead
 
 
 def quick(adata, seed=0, max_epochs=2, setup=None, train=None, **kwargs):
@@ -340,6 +341,14 @@ def test_images_are_read_and_made_by_convolutions(tmp_path):
     again = ht.TreeVAE.load(tmp_path / "m", adata=AnnData(images))
     np.testing.assert_array_equal(again.get_latent(), model.get_latent())
     assert ht.TreeVAE(digits, gene_likelihood="bernoulli", image_shape=None).module.image_shape is None
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 7), (9, 30)])
+def test_images_of_any_shape_go_in_and_come_out(shape):
+    n_pixels = shape[0] * shape[1]
+    told = ImageEncoder(shape, 2, 6)(torch.rand(3, n_pixels + 2))
+    assert told.shape == (3, 6)
+    assert ImageHead(6, shape)(told).shape == (3, n_pixels)
 
 
 def test_a_stored_image_shape_that_does_not_fit_is_told():
