@@ -135,7 +135,9 @@ def draw_leaves(model: ht.TreeVAE, file: Path, n_samples: int = 6) -> None:
     """Draw images that every leaf makes of the same samples of the root, without and with the second stage."""
     height, width = model.module.image_shape
     leaves = model.get_tree().leaves
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    # as high as two sheets of square images are on nine inches, and room for names
+    tall = 2 * (9.0 * n_samples / len(leaves) + 1.9)
+    figure, axes = plt.subplots(2, 1, figsize=(10, tall), layout="constrained")
     for axis, refine in zip(axes, (False, True), strict=True):
         made = model.generate(n_samples, per_leaf=True, seed=0, refine=refine)
         sheet = _data.dense(made.X).reshape(n_samples, len(leaves), height, width).swapaxes(1, 2)
@@ -217,6 +219,7 @@ def main() -> None:
     rows = _run.run("treevae", METHODS, arguments)
     tables = dict(TABLES)
     if (drawn := arguments.cache / PICTURE).exists():
+        arguments.out.mkdir(parents=True, exist_ok=True)
         shutil.copy(drawn, arguments.out / PICTURE)
         text, measures = TABLES[IMAGES]
         tables[IMAGES] = (f"{text}\n\n![digits]({PICTURE})\n\n{SHOWN}", measures)
