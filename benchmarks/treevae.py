@@ -82,16 +82,19 @@ def treevae(cells: Cells) -> dict[str, float]:
     return _measures.tree_measures(tree, leaf, cells.labels) | step.cost
 
 
-def of_cells(run: Callable[[Cells], Any]) -> Callable[[Cells], Any]:
-    """A row of the sets of cells alone."""
+def only(run: Callable[[Cells], Any], *, images: bool) -> Callable[[Cells], Any]:
+    """A row of MNIST alone, or of the sets of cells alone."""
 
     def checked(cells: Cells) -> Any:
-        if cells.data.name == "mnist":
-            msg = "MNIST has a table of its own."
+        if (cells.data.name == "mnist") != images:
+            msg = "a row of MNIST." if images else "MNIST has a table of its own."
             raise NotApplicable(msg)
         return run(cells)
 
     return checked
+
+
+of_cells, of_mnist = partial(only, images=False), partial(only, images=True)
 
 
 @lru_cache(maxsize=1)
@@ -154,18 +157,6 @@ def draw_leaves(model: ht.TreeVAE, file: Path, n_samples: int = 6) -> None:
 def half_itself(cells: Cells) -> dict[str, float]:
     """Real cells of the fitted half."""
     return floor(to_halve(cells))
-
-
-def of_mnist(run: Callable[[Cells], Any]) -> Callable[[Cells], Any]:
-    """A row of MNIST alone."""
-
-    def checked(cells: Cells) -> Any:
-        if cells.data.name != "mnist":
-            msg = "a row of MNIST."
-            raise NotApplicable(msg)
-        return run(cells)
-
-    return checked
 
 
 def digits(cells: Cells, max_leaves: int = 10, **model_kwargs: Any) -> dict[str, float]:

@@ -49,6 +49,8 @@ def walk_information(
     query_side
         Their sides, (m,).
     """
+    if query_side.all() or not query_side.any():
+        return 0.0
     n, k = neighbors.shape
     links = sparse.csr_matrix((np.ones(n * k), (np.repeat(np.arange(n), k), neighbors.ravel())), shape=(n, n))
     links = links + links.T
@@ -58,8 +60,6 @@ def walk_information(
         ends = step @ ends
     near, _ = nearest_neighbors(points, NEIGHBORS, queries=queries)
     chance = ends[near].mean(1)
-    if query_side.all() or not query_side.any():
-        return 0.0
     weight = np.array([1.0 - side.mean(), side.mean()])
     second = np.array([chance[~query_side].mean(), chance[query_side].mean()])
     found = mutual_information(weight[:, None] * np.stack([1.0 - second, second], 1))

@@ -151,15 +151,17 @@ class TreeVAEModule(PairModule):
     ) -> dict[str, torch.Tensor]:
         """Embeddings and details of cells, ``z``; of pairs, as training has them, also the positives' embeddings."""
         out = self._encoded(x, covariates, x_positive, covariates_positive)
-        out["z"] = torch.cat([out["z"], self.detail(torch.cat([x, covariates], dim=1))], dim=1)
+        out["z"] = self._with_details(out["z"], x, covariates)
         if n_samples > 1:
             out["z"], library = out["z"].expand(n_samples, *out["z"].shape), library.expand(n_samples, *library.shape)
         return out | {"library": library}
 
     def latent_of(self, read: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
         """Embeddings and details (n, width) of what the encoders read."""
-        details = self.detail(torch.cat([read, covariates], dim=1))
-        return torch.cat([super().latent_of(read, covariates), details], dim=1)
+        return self._with_details(super().latent_of(read, covariates), read, covariates)
+
+    def _with_details(self, embedding: torch.Tensor, read: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        return torch.cat([embedding, self.detail(torch.cat([read, covariates], dim=1))], dim=1)
 
     def _read(self, x: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
         return super()._read(x, library) if self.image_shape is None else self.scaler(x, library)
