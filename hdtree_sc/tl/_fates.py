@@ -98,7 +98,8 @@ def fate_probabilities(
         ``saddle``, ``persistence`` in widths of the walk, ``significance``), ``"peaks"`` (the same for all peaks with a
         significance of 1 or more, whether they count, ``is_terminal``, or not; empty where ends were given),
         ``"found"`` (whether ends were found), ``"direction"`` (what says where forward is: ``"pseudotime"``, ``"root"``
-        or the name of `time_key`), ``"width"`` and ``"min_significance"``.
+        or the name of `time_key`), ``"width"``, ``"min_significance"``, ``"residual"`` (the largest of the equations of
+        the walk) and ``"error"`` (a bound of the error of every probability).
 
     Raises
     ------
@@ -106,6 +107,8 @@ def fate_probabilities(
         If the graph, the pseudotime, `groupby` or `time_key` is missing.
     ValueError
         If an end or a root does not exist, two ends share cells, or a number is out of its range.
+    RuntimeError
+        If the equations of the walk could not be solved to 0.001.
 
     Notes
     -----
@@ -113,7 +116,9 @@ def fate_probabilities(
     Nature Biotechnology 2019), with a soft bias as in VIA: a step of ``back`` towards the start is
     ``exp(-back / width)`` times as likely. ``width`` is the root of the mean square difference of pseudotime between
     neighbours: what is closer, pseudotime cannot tell apart. Edges are as strong as ``exp(-d**2 / 2)``, of a latent
-    distance ``d`` in units of that to the last neighbour. Time and memory grow with the edges of the graph.
+    distance ``d`` in units of that to the last neighbour. The probability of every end is solved for by itself; a peak of
+    pseudotime that is no end holds walks for very long and is left in the end, to where its saddles lead. Time and
+    memory grow with the edges of the graph.
 
     A tip that is not later than the branch point it comes from is not found, nor is one whose cells the graph joins to
     those of another. Tips of a handful of cells are not found either: a significance takes cells.
@@ -149,7 +154,8 @@ def fate_probabilities(
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     end, names = np.where(end >= 0, rank[end], -1), as_names([names[i] for i in order])
-    found = absorption(strengths, time, end, len(names), width)
+    walk = absorption(strengths, time, end, len(names), width)
+    found = walk.probability
 
     held = np.bincount(leaf, minlength=len(shape))
     sums = np.stack([np.bincount(leaf, weights=column, minlength=len(shape)) for column in found.T], 1)
@@ -170,6 +176,8 @@ def fate_probabilities(
         "direction": direction,
         "width": width,
         "min_significance": float(min_significance),
+        "residual": walk.residual,
+        "error": walk.error,
     }
     return out if copy else None
 
