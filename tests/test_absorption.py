@@ -112,7 +112,7 @@ def networks(draw):
 def test_any_network(network):
     graph, time, end, width = network
     found = absorption(graph, time, end, 2, width)
-    np.testing.assert_allclose(found.probability, by_elimination(graph, time, end, width), atol=2e-3)
+    np.testing.assert_allclose(found.probability, by_elimination(graph, time, end, width), atol=1e-4)
 
 
 def test_a_part_without_an_end_and_equal_times():

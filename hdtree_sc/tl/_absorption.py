@@ -14,8 +14,8 @@ from hdtree_sc.tl._walk_solver import solve_walk
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DEPTH = 8.0
-"""Widths above the way out from which on the cells of a peak are one state: a walk leaves it after e**8 steps."""
+DEPTH = 10.0
+"""Cells whose edges are ``exp(DEPTH)`` times as strong as their way out is at its weakest edge are one state."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,12 @@ def absorption(
     if n_ends == 1 or not free.any():
         return Absorption(out, 0.0, 0.0)
     level = time / width if width > 0 else np.zeros(len(time))
-    n_states, state = _states(strengths, level, fixed)
-    step, log_degree = _steps(strengths, level, state, n_states)
+    edges = strengths.tocoo()
+    network = sparse.csr_matrix(
+        (np.log(edges.data) + np.minimum(level[edges.row], level[edges.col]), (edges.row, edges.col)), strengths.shape
+    )
+    n_states, state = _states(network, fixed)
+    step, log_degree = _steps(network, state, n_states)
     highest = np.full(n_states, -np.inf)
     np.maximum.at(highest, state, level)
     # last first: then the likely steps lead to earlier rows
@@ -101,53 +105,56 @@ def absorption(
     return Absorption(out, solved.residual, solved.error)
 
 
-def _states(
-    strengths: sparse.csr_matrix, level: NDArray[np.float64], fixed: NDArray[np.bool_]
-) -> tuple[int, NDArray[np.int64]]:
-    """Number of states of the walk, and that of each cell: the cells high on one peak without an end share one."""
-    trapped = level - _way_out(strengths, level, fixed) > DEPTH
-    edges = strengths.tocoo()
-    inside = trapped[edges.row] & trapped[edges.col]
+def _states(network: sparse.csr_matrix, fixed: NDArray[np.bool_]) -> tuple[int, NDArray[np.int64]]:
+    """Number of states of the walk, and that of each cell: cells with far stronger edges than any way out share one.
+
+    Parameters
+    ----------
+    network
+        Logarithm of the weight of each edge, symmetric, (n, n).
+    fixed
+        Whether each cell is a terminal cell, (n,).
+    """
+    edges = network.tocoo()
+    inside = edges.data > _way_out(network, fixed)[edges.row] + DEPTH
     joined = sparse.coo_matrix(
-        (np.ones(int(inside.sum()), bool), (edges.row[inside], edges.col[inside])), shape=strengths.shape
+        (np.ones(int(inside.sum()), bool), (edges.row[inside], edges.col[inside])), shape=network.shape
     )
     n_states, state = connected_components(joined, directed=False)
     return int(n_states), state.astype(np.int64)
 
 
-def _way_out(
-    strengths: sparse.csr_matrix, level: NDArray[np.float64], fixed: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Lowest level on the best way from each cell to a terminal cell, (n,): its own where the way leads up only."""
-    n = len(level)
-    edges = sparse.triu(strengths, k=1, format="coo")
+def _way_out(network: sparse.csr_matrix, fixed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Weakest edge on the best way from each cell to a terminal cell, (n,); infinite for these and where there is none."""
+    n = len(fixed)
+    upper = sparse.triu(network, k=1, format="coo")
     ends = np.flatnonzero(fixed)
-    # the way with the highest low point runs along the spanning tree of highest edges; all ends are one node more
-    lowest = np.concatenate([np.minimum(level[edges.row], level[edges.col]), np.full(len(ends), level.max())])
-    source, target = np.concatenate([edges.row, ends]), np.concatenate([edges.col, np.full(len(ends), n)])
-    cost = level.max() + 1.0 - lowest
+    # the way whose weakest edge is strongest runs along the spanning tree of strong edges; all ends are one node more
+    highest = network.data.max()
+    cost = np.concatenate([highest + 1.0 - upper.data, np.full(len(ends), 0.5)])
+    source, target = np.concatenate([upper.row, ends]), np.concatenate([upper.col, np.full(len(ends), n)])
     tree = minimum_spanning_tree(sparse.csr_matrix((cost, (source, target)), shape=(n + 1, n + 1)))
     tree = (tree + tree.T).tocsr()
     _, before = breadth_first_order(tree, n, directed=False)
     reached = np.flatnonzero(before[:n] >= 0)
     out, ahead = np.full(n + 1, np.inf), np.full(n + 1, n)
     ahead[reached] = before[reached]
-    out[reached] = level.max() + 1.0 - np.asarray(tree[reached, ahead[reached]]).ravel()
+    out[reached] = highest + 1.0 - np.asarray(tree[reached, ahead[reached]]).ravel()
+    out[ends] = np.inf
     while (ahead != n).any():  # each round doubles the stretch of way that is looked at
         out = np.minimum(out, out[ahead])
         ahead = ahead[ahead]
-    return np.minimum(out[:n], level)
+    return out[:n]
 
 
 def _steps(
-    strengths: sparse.csr_matrix, level: NDArray[np.float64], state: NDArray[np.int64], n_states: int
+    network: sparse.csr_matrix, state: NDArray[np.int64], n_states: int
 ) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
     """Probability of each step from one state to another, and the logarithm of the weight that was divided by."""
-    edges = strengths.tocoo()
+    edges = network.tocoo()
     source, target = state[edges.row], state[edges.col]
     leaves = source != target
-    source, target = source[leaves], target[leaves]
-    log_weight = np.log(edges.data[leaves]) + np.minimum(level[edges.row], level[edges.col])[leaves]
+    source, target, log_weight = source[leaves], target[leaves], edges.data[leaves]
     # weights of a row relative to its largest: those of a whole graph pass what a float can hold
     largest = np.full(n_states, -np.inf)
     np.maximum.at(largest, source, log_weight)

@@ -41,7 +41,11 @@ class Solution:
 
 
 def solve_walk(
-    step: sparse.csr_matrix, arrival: NDArray[np.float64], log_degree: NDArray[np.float64], *, direct: bool | None = None
+    step: sparse.csr_matrix,
+    arrival: NDArray[np.float64],
+    log_degree: NDArray[np.float64],
+    *,
+    direct: bool | None = None,
 ) -> Solution:
     """Solve ``x = step @ x + arrival``.
 
