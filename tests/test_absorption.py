@@ -1,4 +1,4 @@
-"""Fate probabilities are those of the walk that the notes describe, whatever the ends and however far a peak is from one."""
+"""Fate probabilities are those of the walk that the notes describe, whatever the ends are."""
 
 from __future__ import annotations
 

@@ -6,9 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from scipy import sparse
 
 import hdtree_sc as ht
+from hdtree_sc.tl._share_test import _fit
 
 
 def with_samples(adata, *, depleted: str | None = None, n: int = 4, seed: int = 0):
@@ -100,3 +102,16 @@ class TestPlot:
         ax = ht.pl.tree(adata, compare=True, show=False)
         assert len(ax.collections) > 0
         plt.close("all")
+
+
+def test_fitted_shares_are_those_of_the_two_groups_however_unequal_their_samples_are():
+    # full Newton steps ran away here in one of a hundred fits
+    rng = np.random.default_rng(0)
+    treated = np.arange(8) % 2 == 0
+    n = rng.integers(1, 5000, (8, 400))
+    k = rng.binomial(n, expit(rng.normal(0, 5, 400) + rng.normal(0, 4, (8, 400))))
+    share, _, settled = _fit(k.astype(float), n.astype(float), np.column_stack([np.ones(8), treated]))
+    assert settled.all()
+    for group in (treated, ~treated):
+        pooled = np.broadcast_to(k[group].sum(0) / n[group].sum(0), share[group].shape)
+        np.testing.assert_allclose(share[group], pooled, atol=1e-5)

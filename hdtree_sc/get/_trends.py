@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ RIDGE = 0.5
 """Pull of a spline's coefficients to their mean, in counts: a stretch without a count is not infinitely low."""
 STEP = 3.0
 """Largest change of a coefficient in one step of the fit; Newton's may shoot over where expression is local."""
-MAX_STEPS = 30
+MAX_STEPS = 100
 MAX_RATE = 30.0
 """Largest logarithm of a rate over the mean of its gene, against overflow."""
 TOLERANCE = 1e-3
@@ -311,6 +312,11 @@ def _negative_binomial(
             active = active[largest > TOLERANCE]
             if len(active) == 0:
                 break
+        else:
+            msg = (
+                f"The trends of {len(active)} genes had not settled after {MAX_STEPS} steps; their curves are the last."
+            )
+            warnings.warn(msg, UserWarning, stacklevel=2)
         mean = _means(library, columns, beta, mean_rate)
         if not second:
             dispersion = _dispersion(counts, mean)

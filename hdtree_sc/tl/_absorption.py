@@ -125,7 +125,7 @@ def _states(network: sparse.csr_matrix, fixed: NDArray[np.bool_]) -> tuple[int, 
 
 
 def _way_out(network: sparse.csr_matrix, fixed: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Weakest edge on the best way from each cell to a terminal cell, (n,); infinite for these and where there is none."""
+    """Weakest edge on the best way from each cell to a terminal cell, (n,); infinite for these, and without any."""
     n = len(fixed)
     upper = sparse.triu(network, k=1, format="coo")
     ends = np.flatnonzero(fixed)

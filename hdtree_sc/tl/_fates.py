@@ -116,8 +116,8 @@ def fate_probabilities(
     Nature Biotechnology 2019), with a soft bias as in VIA: a step of ``back`` towards the start is
     ``exp(-back / width)`` times as likely. ``width`` is the root of the mean square difference of pseudotime between
     neighbours: what is closer, pseudotime cannot tell apart. Edges are as strong as ``exp(-d**2 / 2)``, of a latent
-    distance ``d`` in units of that to the last neighbour. The probability of every end is solved for by itself; a peak of
-    pseudotime that is no end holds walks for very long and is left in the end, to where its saddles lead. Time and
+    distance ``d`` in units of that to the last neighbour. The probability of every end is solved for by itself; a peak
+    of pseudotime that is no end holds walks for very long and is left in the end, to where its saddles lead. Time and
     memory grow with the edges of the graph.
 
     A tip that is not later than the branch point it comes from is not found, nor is one whose cells the graph joins to

@@ -12,9 +12,13 @@ from scipy.special import digamma, expit, polygamma, xlogy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-STEPS = 30
+STEPS = 100
+HALVINGS = 20
+"""Of a step that would raise the deviance: full steps run away where shares of one condition differ much."""
 LARGEST_LOGIT = 15.0
 """A share of 0 has no finite logit; beyond this one the likelihood hardly changes."""
+TOLERANCE = 1e-6
+"""A fit stands when no logit moves by more."""
 LARGEST_DF = 1e6
 FEWEST = 2.0
 """Mean cells per sample, in the part and beside it, from which on a share tells how much samples vary."""
@@ -45,7 +49,7 @@ def compare_shares(
 
     Returns
     -------
-    Two-sided p-values, (m,); NaN where samples are too few.
+    Two-sided p-values, (m,); NaN where samples are too few, or a fit did not settle.
     """
     k, n = np.asarray(counts, float), np.asarray(totals, float)
     null = (block[:, None] == np.unique(block)).astype(float)
@@ -70,20 +74,22 @@ def _test(
     # shares of few cells do not say how much samples vary
     telling = np.minimum(k, n - k).mean(0) >= FEWEST
     if telling.any():
-        share, leverage = _fit(k, n, full)
+        share, leverage, _ = _fit(k, n, full)
         free = np.where(n > 0, 1.0 - leverage, 0.0)[:, telling]
         excess = _pearson(k, n, share)[:, telling].sum() - free.sum()
         rho = float(np.clip(excess / max((free * np.maximum(n[:, telling] - 1.0, 0.0)).sum(), 1e-12), 0.0, 1.0))
         size = 1.0 / (1.0 + np.maximum(n - 1.0, 0.0) * rho)
         k, n = k * size, n * size
-    share, _ = _fit(k, n, full)
-    drop = np.maximum(_deviance(k, n, _fit(k, n, null)[0]) - _deviance(k, n, share), 0.0)
+    share, _, settled = _fit(k, n, full)
+    without, _, settled_without = _fit(k, n, null)
+    drop = np.maximum(_deviance(k, n, without) - _deviance(k, n, share), 0.0)
     dispersion = _pearson(k, n, share).sum(0) / df
     if telling.sum() > 1:
         moderated, df = squeeze(dispersion, df, telling)
     else:
         moderated = dispersion
-    return stats.f.sf(drop / np.maximum(moderated, 1.0), 1, df)
+    p = stats.f.sf(drop / np.maximum(moderated, 1.0), 1, df)
+    return np.where(settled & settled_without, p, np.nan)
 
 
 def _rank(design: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -95,10 +101,14 @@ def _rank(design: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.in
 
 def _fit(
     k: NDArray[np.float64], n: NDArray[np.float64], design: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fitted shares and leverages (n_samples, m) of logistic regressions, all at once, by iterated least squares."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Fitted shares and leverages (n_samples, m) of logistic regressions, all at once, by iterated least squares.
+
+    Last, whether each settled, (m,).
+    """
     eta = np.log((k + 0.5) / (n - k + 0.5))
     ridge = np.eye(design.shape[1])
+    deviance, settled = np.full(k.shape[1], np.inf), np.zeros(k.shape[1], dtype=bool)
     for _ in range(STEPS):
         share = expit(eta)
         weight = np.maximum(n * share * (1.0 - share), 1e-10)
@@ -108,8 +118,17 @@ def _fit(
         normal += (1e-8 * np.trace(normal, axis1=1, axis2=2) + 1e-12)[:, None, None] * ridge
         inverse = np.linalg.inv(normal)
         beta = np.einsum("vpq,sq,sv->vp", inverse, design, weight * target)
-        eta = np.clip(design @ beta.T, -LARGEST_LOGIT, LARGEST_LOGIT)
-    return expit(eta), weight * np.einsum("sp,vpq,sq->sv", design, inverse, design)
+        after = np.clip(design @ beta.T, -LARGEST_LOGIT, LARGEST_LOGIT)
+        for _ in range(HALVINGS):
+            worse = _deviance(k, n, expit(after)) > deviance + 1e-9
+            if not worse.any():
+                break
+            after[:, worse] = (after[:, worse] + eta[:, worse]) / 2.0
+        settled = np.abs(after - eta).max(0, where=n > 0, initial=0.0) < TOLERANCE
+        eta, deviance = after, _deviance(k, n, expit(after))
+        if settled.all():
+            break
+    return expit(eta), weight * np.einsum("sp,vpq,sq->sv", design, inverse, design), settled
 
 
 def _pearson(k: NDArray[np.float64], n: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -84,8 +84,8 @@ def solve_walk(
     if not error <= MAX_ERROR:
         msg = (
             f"The equations of the walk were not solved: residual {residual:.1e}, and an error up to {error:.1e} where "
-            f"{MAX_ERROR} is allowed. Name ends in every lineage (terminal=), so that walks do not get lost in others, or "
-            "make the graph with more neighbours (hdtree_sc.tl.lineage_graph, n_neighbors=)."
+            f"{MAX_ERROR} is allowed. Name ends in every lineage (terminal=), so that walks do not get lost in others, "
+            "or make the graph with more neighbours (hdtree_sc.tl.lineage_graph, n_neighbors=)."
         )
         raise RuntimeError(msg)
     return Solution(values, residual, error)
