@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
 from scipy import sparse
+from scipy.special import expit
 
 import hdtree_sc as ht
 from hdtree_sc.tl._share_test import _fit
