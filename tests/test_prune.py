@@ -175,6 +175,60 @@ def test_cut_leaves_tell_cell_types_with_fewer_clusters(annotated):
     assert normalized_mutual_info_score(types, cut) > normalized_mutual_info_score(types, leaf) - 0.05
 
 
+def test_cells_of_a_subset_are_counted(annotated):
+    part = annotated[np.arange(annotated.n_obs) % 4 == 0].copy()
+    tree = ht.get.tree(part)
+    assert tree.n_cells[0] == part.n_obs
+    counts = part.obs["hdtree_leaf"].value_counts()
+    assert [tree.n_cells[tree.index(leaf)] for leaf in tree.leaves] == [counts[leaf] for leaf in tree.leaves]
+    ht.tl.cut_tree(part, min_cells=30)
+    assert part.obs["hdtree_cut"].value_counts().min() >= 30
+    assert ht.get.tree(annotated).n_cells[0] == annotated.n_obs, "the whole is as it was"
+
+
+def test_counts_stay_where_the_column_is_of_another_tree(annotated):
+    annotated.obs["hdtree_leaf"] = "elsewhere"
+    assert ht.get.tree(annotated).n_cells[0] == annotated.uns["hdtree"]["nodes"].loc["root", "n_cells"]
+    del annotated.obs["hdtree_leaf"]
+    assert ht.get.tree(annotated).n_cells[0] == annotated.uns["hdtree"]["nodes"].loc["root", "n_cells"]
+
+
+def test_cells_without_a_leaf_are_in_no_group_of_a_cut(annotated):
+    whole = ht.tl.cut_tree(annotated, 4, copy=True).obs["hdtree_cut"].astype(object)
+    annotated.obs.iloc[:9, annotated.obs.columns.get_loc("hdtree_leaf")] = np.nan
+    ht.tl.cut_tree(annotated, 4)
+    assert annotated.obs["hdtree_cut"].isna().sum() == 9
+    assert (annotated.obs["hdtree_cut"].astype(object)[9:] == whole[9:]).all()
+    ht.tl.cut_tree(annotated)
+    assert annotated.obs["hdtree_cut"].notna().sum() == annotated.n_obs - 9
+
+
+def test_a_query_gets_the_cut_of_the_reference(annotated, model, worm):
+    query = worm[(worm.obs["time"] < worm.obs["time"].median()).to_numpy()].copy()
+    ht.tl.tree(query, ht.HDTree.load_query_data(query, model))
+    assert query.uns["hdtree"]["params"]["is_query"]
+    assert not annotated.uns["hdtree"]["params"]["is_query"]
+    for arguments in ({}, {"min_cells": 40}, {"n_leaves": 8, "min_cells": 40}, {"resolution": 2.0}):
+        ht.tl.cut_tree(annotated, **arguments)
+        with pytest.raises(ValueError, match="reference: adata is a query"):
+            ht.tl.cut_tree(query, **arguments)
+        ht.tl.cut_tree(query, reference=annotated, **arguments)
+        groups = list(annotated.obs["hdtree_cut"].cat.categories)
+        assert list(query.obs["hdtree_cut"].cat.categories) == groups
+    ht.tl.cut_tree(query, min_cells=40, reference=query)
+    assert query.obs["hdtree_cut"].value_counts().min() >= 40
+    # a number of leaves depends on the tree only
+    ht.tl.cut_tree(annotated, 5)
+    ht.tl.cut_tree(query, 5)
+    assert list(query.obs["hdtree_cut"].cat.categories) == list(annotated.obs["hdtree_cut"].cat.categories)
+
+
+def test_a_reference_has_to_be_on_the_same_tree(annotated):
+    other = three_blobs()
+    with pytest.raises(ValueError, match="reference: its tree"):
+        ht.tl.cut_tree(annotated, reference=other)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -1,14 +1,19 @@
 """Tree, lineage graph, pseudotime and paths on AnnData."""
 
+from itertools import pairwise
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import spearmanr
 
 import hdtree_sc as ht
+from hdtree_sc.tl._lineage_path import least_cells, shortest_way
 
 
 def earliest(adata):
@@ -165,6 +170,19 @@ def test_pseudotime_follows_embryo_time_in_c_elegans(annotated):
     assert nodes.loc["root", "pseudotime"] == pytest.approx(time.mean())
 
 
+def test_nodes_of_a_subset_have_its_cells_and_their_mean(annotated):
+    emptied = annotated.obs["hdtree_leaf"].iloc[0]
+    part = annotated[(annotated.obs["hdtree_leaf"] != emptied).to_numpy()].copy()
+    ht.tl.lineage_graph(part)
+    ht.tl.pseudotime(part, root=part.obs_names[0])
+    nodes = part.uns["hdtree"]["nodes"]
+    assert nodes.loc["root", "n_cells"] == part.n_obs
+    assert nodes.loc[emptied, "n_cells"] == 0
+    assert np.isnan(nodes.loc[emptied, "pseudotime"])
+    held = part.obs.groupby("hdtree_leaf", observed=True)["hdtree_pseudotime"].mean()
+    np.testing.assert_allclose(nodes.loc[held.index, "pseudotime"], held)
+
+
 def test_a_root_is_a_cell_a_node_or_a_group(annotated):
     tree = ht.get.tree(annotated)
     ht.tl.pseudotime(annotated, root=tree.leaves[3])
@@ -237,6 +255,133 @@ def test_paths_between_nodes_and_cells(annotated):
     assert len(ht.tl.lineage_path(annotated, first, first)) == 1
     back = ht.tl.lineage_path(annotated, last, first)
     assert list(back["node"]) == list(table["node"])[::-1]
+
+
+def test_paths_between_groups_hold_leaves_only_each_cell_once_and_are_the_same_back(annotated):
+    """They start at the leaf of the medoid, as pseudotime does."""
+    types = annotated.obs["cell_type"].cat.categories
+    tree = ht.get.tree(annotated)
+    paths = {(a, b): ht.tl.lineage_path(annotated, a, b, groupby="cell_type") for a in types for b in types if a != b}
+    for (a, b), path in paths.items():
+        assert set(path["node"]) <= set(tree.leaves)
+        assert path["node"].is_unique
+        assert path["n_cells"].tolist() == tree.n_cells[tree.index(path["node"])].tolist()
+        assert list(path["node"]) == list(paths[b, a]["node"])[::-1]
+    for a in types:
+        ht.tl.pseudotime(annotated, root_key="cell_type", root_value=a)
+        assert {paths[a, b]["node"].iloc[0] for b in types if b != a} == {
+            annotated.uns["hdtree"]["pseudotime"]["root_node"]
+        }
+
+
+def test_an_inner_node_stands_for_its_cells_as_in_pseudotime(annotated):
+    tree = ht.get.tree(annotated)
+    inner, other = (max(tree.children(tree.root), key=lambda n: tree.n_cells[tree.index(n)]), tree.leaves[0])
+    path = ht.tl.lineage_path(annotated, inner, other)
+    ht.tl.pseudotime(annotated, root=inner)
+    assert path["node"].iloc[0] == annotated.uns["hdtree"]["pseudotime"]["root_node"]
+    assert path["node"].iloc[0] in tree.subtree_leaves(inner)
+    assert set(path["node"]) <= set(tree.leaves)
+
+
+def test_to_a_leaf_without_cells_the_way_is_over_the_tree_and_no_cell_is_counted_twice(annotated):
+    tree = ht.get.tree(annotated)
+    start, empty = tree.leaves[0], tree.leaves[-1]
+    part = annotated[(annotated.obs["hdtree_leaf"] != empty).to_numpy()].copy()
+    ht.tl.lineage_graph(part)
+    path = ht.tl.lineage_path(part, start, empty)
+    is_inner = ~path["node"].isin(tree.leaves).to_numpy()
+    assert path["node"].iloc[[0, -1]].tolist() == [start, empty]
+    assert is_inner.any(), "no cell says where the leaf is"
+    assert (path["n_cells"][is_inner] == 0).all()
+    back = ht.tl.lineage_path(part, empty, start)
+    assert list(back["node"]) == list(path["node"])[::-1]
+
+
+def test_cells_without_a_leaf_are_left_out_of_paths_and_named_elsewhere(annotated):
+    annotated.obs.iloc[:7, annotated.obs.columns.get_loc("hdtree_leaf")] = np.nan
+    path = ht.tl.lineage_path(annotated, "ASG", "AWA", groupby="cell_type")
+    counts = annotated.obs["hdtree_leaf"].value_counts()
+    assert path["n_cells"].tolist() == counts[path["node"]].tolist()
+    assert ht.get.tree(annotated).n_cells[0] == annotated.n_obs - 7
+    for call in (ht.tl.lineage_graph, lambda a: ht.tl.pseudotime(a, root_key="cell_type", root_value="ASG")):
+        with pytest.raises(ValueError, match="hdtree_leaf.*7 cells are on no node"):
+            call(annotated)
+
+
+EIGHT = ht.Tree.from_newick("(((a:1,b:1):1,(c:1,d:1):1):1,((e:1,f:1):1,(g:1,h:1):1):1);")
+
+
+@st.composite
+def graphs(draw):
+    """The tree of eight leaves and edges between them, with lengths that are often equal, some leaves small."""
+    pairs = [(a, b) for i, a in enumerate(EIGHT.leaves) for b in EIGHT.leaves[i + 1 :]]
+    chosen = draw(st.lists(st.sampled_from(pairs), unique=True, max_size=16))
+    length = [draw(st.sampled_from([0.1, 0.2, 0.3, 0.5])) for _ in chosen]
+    child = list(EIGHT.nodes[1:])
+    edges = pd.DataFrame(
+        {
+            "source": [a for a, _ in chosen] + [EIGHT.parent(n) for n in child],
+            "target": [b for _, b in chosen] + child,
+            "kind": ["knn"] * len(chosen) + ["tree"] * len(child),
+            "weight": length + [0.1] * len(child),
+        }
+    )
+    small = np.zeros(len(EIGHT), dtype=bool)
+    small[EIGHT.index(draw(st.lists(st.sampled_from(EIGHT.leaves), unique=True, max_size=4)))] = True
+    ends = draw(st.lists(st.sampled_from(EIGHT.leaves), unique=True, min_size=2, max_size=2))
+    return edges, small, *(EIGHT.index(end) for end in ends)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(graphs())
+def test_the_way_is_the_shortest_that_cells_support_and_that_avoids_small_leaves(drawn):
+    import networkx as nx
+
+    edges, small, start, end = drawn
+    route, way = shortest_way(EIGHT, edges, small, start, end)
+    assert route[[0, -1]].tolist() == [start, end]
+    assert len(set(route)) == len(route)
+    assert way[0] == 0
+    assert (np.diff(way) > 0).all()
+    back, _ = shortest_way(EIGHT, edges.sample(frac=1, random_state=0), small, end, start)
+    assert back.tolist() == route[::-1].tolist()
+    cells = nx.from_pandas_edgelist(edges[edges["kind"] == "knn"], "source", "target", "weight")
+    cells.add_nodes_from(EIGHT.leaves)
+    a, b = EIGHT.nodes[start], EIGHT.nodes[end]
+    large = cells.subgraph([n for n in EIGHT.leaves if not small[EIGHT.index(n)] or n in (a, b)])
+    for allowed in (large, cells):
+        if nx.has_path(allowed, a, b):
+            names = [EIGHT.nodes[i] for i in route]
+            assert all(allowed.has_edge(*pair) for pair in pairwise(names))
+            shortest = nx.dijkstra_path_length(allowed, a, b) if allowed is large else way[-1]
+            assert way[-1] == pytest.approx(shortest)
+            return
+    assert not EIGHT.is_leaf_mask[route].all(), "the tree is the only way"
+
+
+def test_a_small_leaf_is_no_stepping_stone_unless_there_is_no_other_way():
+    adata = on_a_fork()
+    adata = adata[~((adata.obs["arm"] == "up") & (adata.obs["arm"].eq("up").cumsum() > 5))].copy()
+    ht.tl.lineage_graph(adata)
+    ends = [("stem", "up"), ("up", "down"), ("stem", "down")]
+    graph = pd.DataFrame(ends, columns=["source", "target"]).assign(kind="knn", weight=[1.0, 1.0, 5.0])
+    adata.uns["hdtree"]["graph"] = graph
+    assert ht.tl.lineage_path(adata, "stem", "down")["distance"].tolist() == [0, 5]
+    assert list(ht.tl.lineage_path(adata, "stem", "down", min_cells=5)["node"]) == ["stem", "up", "down"]
+    assert list(ht.tl.lineage_path(adata, "stem", "up")["node"]) == ["stem", "up"]
+    adata.uns["hdtree"]["graph"] = graph.iloc[:2]
+    assert ht.tl.lineage_path(adata, "stem", "down")["n_cells"].tolist()[1] == 5
+    with pytest.raises(ValueError, match="min_cells: -1"):
+        ht.tl.lineage_path(adata, "stem", "up", min_cells=-1)
+
+
+def test_what_is_small_is_as_the_model_says_and_less_of_few_cells():
+    assert least_cells({}, 1000) == 10
+    assert least_cells({"min_cells": 30}, 1000) == 30
+    assert least_cells({"min_leaf_size": 7}, 1000) == 7
+    assert least_cells({"min_cells": 30}, 100) == 5
+    assert least_cells({}, 10) == 2
 
 
 def test_ends_that_do_not_exist(annotated):

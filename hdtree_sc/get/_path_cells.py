@@ -12,7 +12,9 @@ import pandas as pd
 
 from hdtree_sc._errors import listing, require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
+from hdtree_sc.get._path_names import ends_of_name, stored_name
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._cells import node_of_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -115,14 +117,12 @@ def path_table(adata: AnnData, path: PathLike, *, key: str) -> tuple[pd.DataFram
         if not paths:
             msg = f"adata.uns[{key!r}] has no 'paths': run {_RUN_PATH} first."
             raise KeyError(msg)
-        # slashes cannot be part of a key in a file, so names are kept without
-        name = str(stored.get("last_path", next(reversed(paths)))) if path is None else path
-        name = name if name in paths else name.replace("/", "|")
-        if name not in paths:
+        name = str(stored.get("last_path", next(reversed(paths)))) if path is None else stored_name(path, paths)
+        if name is None or name not in paths:
             msg = f"path={path!r} is not in adata.uns[{key!r}]['paths']. Paths: {listing(paths)}."
             raise KeyError(msg)
         table = paths[name]
-        named = name.split(" -> ")
+        named = ends_of_name(name)
         ends = (named[0], named[1]) if len(named) == 2 else None
     else:
         table = pd.DataFrame({"node": list(path)})
@@ -207,8 +207,7 @@ def path_cells(adata: AnnData, path: PathLike, *, key: str, order: Order = "auto
 
 def _step_of_cell(adata: AnnData, shape: Tree, nodes: NDArray[np.int64], keys: Keys) -> NDArray[np.int64]:
     """Step of the path that holds each cell, -1 off the path."""
-    column = pd.Categorical(require_obs(adata, keys.leaf, _RUN_TREE))
-    leaf = np.append(shape.index([str(name) for name in column.categories]), -1)[column.codes]
+    leaf = node_of_cells(adata, shape, key=keys.key, missing=True)
     step = np.full(len(shape) + 1, -1, dtype=np.int64)
     for i, node in enumerate(nodes.tolist()):
         end = node + shape.sizes[node]

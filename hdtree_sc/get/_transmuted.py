@@ -125,7 +125,10 @@ def transmuted_types(transmuted: AnnData) -> tuple[list[str], str]:
         if name not in transmuted.obs:
             msg = f"transmuted.obs has no {name!r}: run {RUN}. It has: {listing(transmuted.obs.columns)}."
             raise KeyError(msg)
-        found.append([str(label) for label in pd.unique(transmuted.obs[name].astype(str))])
+        found.append([str(label) for label in transmuted.obs[name].dropna().unique()])
+        if not found[-1]:
+            msg = f"transmuted.obs[{name!r}] holds no value, only missing ones; name source= and target= of {RUN}."
+            raise ValueError(msg)
     sources, targets = found
     if len(targets) > 1:
         msg = f"transmuted: it has several targets, {listing(targets)}; give the cells of one."

@@ -22,7 +22,8 @@ def tree(adata: AnnData, key: str = "hdtree") -> Tree:
 
     Returns
     -------
-    A new `hdtree_sc.Tree`; the data are not changed.
+    A new `hdtree_sc.Tree`; the data are not changed. Its ``n_cells`` counts the cells that are in the data now: in a
+    subset those of the subset.
 
     Raises
     ------

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hdtree_sc._errors import require_obs
-from hdtree_sc._keys import Keys
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._cells import node_of_cells
 from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
@@ -46,12 +45,9 @@ def treedata(adata: AnnData, key: str = "hdtree") -> Any:
         If some cells have no node, cells have the same name, or there are no cells.
     """
     tree = Tree.from_adata(adata, key=key)
-    leaf = require_obs(adata, Keys(key).leaf, "hdtree_sc.tl.tree(adata, model)")
+    node = node_of_cells(adata, tree, key=key)
     if adata.n_obs == 0:
         msg = "adata holds no cells."
-        raise ValueError(msg)
-    if leaf.isna().any():
-        msg = f"adata.obs[{Keys(key).leaf!r}]: {int(leaf.isna().sum())} cells are on no node; leave them out first."
         raise ValueError(msg)
     if not adata.obs_names.is_unique:
         msg = "adata.obs_names are not unique, and cells are nodes of the tree: run adata.obs_names_make_unique()."
@@ -62,7 +58,7 @@ def treedata(adata: AnnData, key: str = "hdtree") -> Any:
         msg = 'hdtree_sc.get.treedata needs TreeData: pip install "hdtree-sc[lineage]".'
         raise ImportError(msg) from error
     made = td.TreeData(adata.copy(), label=None)
-    made.obst[key] = cell_tree(tree, tree.index(leaf.astype(str)), [str(name) for name in adata.obs_names])
+    made.obst[key] = cell_tree(tree, node, [str(name) for name in adata.obs_names])
     return made
 
 

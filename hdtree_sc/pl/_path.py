@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from hdtree_sc._errors import listing
+from hdtree_sc.get._path_names import ends_of_name, stored_name
 from hdtree_sc.pl import _cells, _draw, _layout, _style
 from hdtree_sc.pl._scatter import CellMap, part_discs
 from hdtree_sc.pl._tree import shares, tree_data
@@ -167,7 +168,7 @@ def path_table(adata: AnnData, path: str | pd.DataFrame | None, *, key: str) -> 
             msg = f"adata.uns[{key!r}] has no 'paths': run hdtree_sc.tl.lineage_path(adata, source, target) first."
             raise KeyError(msg)
         name = _path_name(stored, path)
-        if name not in paths:
+        if name is None or name not in paths:
             msg = f"path={path!r} is not in adata.uns[{key!r}]['paths']. Paths: {listing(paths)}."
             raise KeyError(msg)
         table = paths[name]
@@ -178,20 +179,17 @@ def path_table(adata: AnnData, path: str | pd.DataFrame | None, *, key: str) -> 
     return table.assign(node=table["node"].astype(str)).reset_index(drop=True)
 
 
-def _path_name(stored: dict[str, Any], path: str | None) -> str:
-    """Key of a path among the stored ones; of the newest without a name."""
+def _path_name(stored: dict[str, Any], path: str | None) -> str | None:
+    """Key of a path among the stored ones, None if there is none; of the newest without a name."""
     paths = stored["paths"]
-    if path is None:
-        return str(stored.get("last_path", next(reversed(paths))))
-    # Slashes cannot be part of a key in a file, so names are kept without.
-    return path if path in paths else path.replace("/", "|")
+    return str(stored.get("last_path", next(reversed(paths)))) if path is None else stored_name(path, paths)
 
 
 def path_title(adata: AnnData, path: str | pd.DataFrame | None, table: pd.DataFrame, *, key: str) -> str:
     """The two ends of a path: of a stored one as its name has them, of a table its first and last node."""
     ends = [str(table["node"].iloc[i]) for i in (0, -1)]
     if not isinstance(path, pd.DataFrame):
-        named = _path_name(adata.uns[key], path).split(" -> ")
+        named = ends_of_name(_path_name(adata.uns[key], path) or "")
         ends = named if len(named) == 2 else ends
     return " → ".join(_style.shorten(end, 22) for end in ends)
 

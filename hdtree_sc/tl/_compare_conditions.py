@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hdtree_sc._errors import listing, require_obs, require_uns
-from hdtree_sc._keys import Keys
+from hdtree_sc._errors import listing, require_uns
+from hdtree_sc.get._groups import cells_of_group, text_groups
 from hdtree_sc.tl._condition_genes import condition_genes
 from hdtree_sc.tl._share_test import compare_shares
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._cells import node_of_cells
 from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
@@ -108,19 +109,15 @@ def compare_conditions(
         If there are fewer than two conditions, the reference is none of them, a condition has fewer than two samples,
         or an argument is out of range.
     """
-    keys = Keys(key)
     run = "hdtree_sc.tl.tree(adata, model)"
     require_uns(adata, key, run)
-    leaf = require_obs(adata, keys.leaf, run)
     for name, value in (("min_cells", min_cells), ("n_genes", n_genes)):
         if value < 1:
             msg = f"{name}: {value} given, at least 1 wanted."
             raise ValueError(msg)
     tree = Tree.from_adata(adata, key=key)
     contrasts = _contrasts(adata, condition_key, sample_key, reference)
-    node = np.full(adata.n_obs, -1, dtype=np.int64)
-    placed = leaf.notna().to_numpy()
-    node[placed] = tree.index(leaf[placed].astype(str))
+    node = node_of_cells(adata, tree, key=key, missing=True)
     if sample_key is None:
         msg = (
             "sample_key: none given, so cells are taken as independent replicates, which they are not. The p-values "
@@ -153,21 +150,20 @@ def _contrasts(adata: AnnData, condition_key: str, sample_key: str | None, refer
         if column is not None and column not in adata.obs:
             msg = f"{argument}: adata.obs has no column {column!r}. It has: {listing(adata.obs.columns)}."
             raise KeyError(msg)
-    condition = _text(adata.obs[condition_key])
-    names = list(condition.cat.categories)
+    condition = text_groups(adata.obs[condition_key])
+    names = list(condition.categories)
     if len(names) < 2:
         msg = f"condition_key: adata.obs[{condition_key!r}] holds {listing(names)}; at least two conditions wanted."
         raise ValueError(msg)
-    base = names[0] if reference is None else str(reference)
-    if base not in names:
-        msg = f"reference: {base!r} is no condition of adata.obs[{condition_key!r}]. It holds: {listing(names)}."
-        raise ValueError(msg)
+    codes = condition.codes.astype(np.int64)
+    base = 0
+    if reference is not None:
+        base = int(codes[cells_of_group(adata, condition_key, reference, argument="reference")[0]])
     if sample_key is None:
         sample = np.zeros(adata.n_obs, dtype=np.int64)
     else:
-        sample = _text(adata.obs[sample_key]).cat.codes.to_numpy(dtype=np.int64)
-    codes = condition.cat.codes.to_numpy(dtype=np.int64)
-    pairs = [(codes, names.index(name), names.index(base), sample, names) for name in names if name != base]
+        sample = text_groups(adata.obs[sample_key]).codes.astype(np.int64)
+    pairs = [(codes, number, base, sample, names) for number in range(len(names)) if number != base]
     out = list(starmap(_contrast, pairs))
     if sample_key is not None:
         for contrast in out:
@@ -180,12 +176,6 @@ def _contrasts(adata: AnnData, condition_key: str, sample_key: str | None, refer
                 )
                 raise ValueError(msg)
     return out
-
-
-def _text(column: pd.Series) -> pd.Series:
-    """Values as categories of text, in their own order, without those that no cell has."""
-    data = column.astype("category").cat.remove_unused_categories()
-    return data.cat.rename_categories(str)
 
 
 def _contrast(

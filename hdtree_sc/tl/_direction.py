@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from hdtree_sc._errors import listing, require_obs
+from hdtree_sc._errors import listing, require_obs, require_obsm
 from hdtree_sc._keys import Keys
 from hdtree_sc.tl._order import order_from, smoothed
-from hdtree_sc.tl._root import root_cell
+from hdtree_sc.tl._root import medoid, start_cells
+from hdtree_sc.tl._terminal import names_in
+from hdtree_sc.tree._cells import node_of_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,15 +60,14 @@ def forward_time(
     measured = None if time_key is None else measured_time(adata, strengths, time_key)
     order = None
     if root is not None:
-        names = [root] if isinstance(root, str) else list(root)
+        names = names_in(root)
         if not names:
             msg = "root: no start was named; leave it out to use the pseudotime that is there."
             raise ValueError(msg)
-        rows = [
-            root_cell(adata, shape, root=None if groupby else name, root_key=groupby, root_value=name, key=key)
-            for name in names
-        ]
-        starts = np.array(rows)
+        leaf = node_of_cells(adata, shape, key=key)
+        latent = np.asarray(require_obsm(adata, keys.latent, "hdtree_sc.tl.tree(adata, model)"))
+        groups = [start_cells(adata, shape, leaf, name, groupby=groupby, argument="root") for name in names]
+        starts = np.array([medoid(latent, group) for group in groups])
         distances, connectivities = (sparse.csr_matrix(adata.obsp[k]) for k in (keys.distances, keys.connectivities))
         order = order_from(distances, connectivities, starts, np.zeros(adata.n_obs, dtype=np.int64))
     elif measured is None or keys.pseudotime in adata.obs:

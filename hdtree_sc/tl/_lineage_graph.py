@@ -9,12 +9,13 @@ import pandas as pd
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spanning_tree
 
-from hdtree_sc._errors import require_obs, require_obsm, require_uns
+from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.tl._stray_links import natural_groups, without_stray_links
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._agglomerate import group_means, link_counts
+from hdtree_sc.tree._cells import node_of_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -95,13 +96,12 @@ def lineage_graph(
     KeyError
         If the tree is missing.
     ValueError
-        If ``n_neighbors`` is not positive or ``min_connectivity`` no share.
+        If ``n_neighbors`` is not positive, ``min_connectivity`` no share, or some cells are on no node.
     """
     keys = Keys(key)
     run = "hdtree_sc.tl.tree(adata, model)"
     require_uns(adata, key, run)
     latent = np.asarray(require_obsm(adata, keys.latent, run))
-    leaf = require_obs(adata, keys.leaf, run)
     if n_neighbors < 1:
         msg = f"n_neighbors: {n_neighbors} given, at least 1 wanted."
         raise ValueError(msg)
@@ -112,7 +112,7 @@ def lineage_graph(
     expression = np.asarray(adata.obsm[keys.pca]) if keys.pca in adata.obsm else latent
     shape = Tree.from_adata(adata, key=key)
 
-    position = np.asarray(shape.index(leaf))
+    position = node_of_cells(adata, shape, key=key)
     neighbors, _ = nearest_neighbors(expression, n_neighbors, seed=seed)
     points, near = expression, neighbors
     if keys.time in adata.obs:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
-from scipy.sparse.csgraph import dijkstra
 
-from hdtree_sc._errors import listing, require_obs, require_uns
+from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.tl._root import cells_of_group
+from hdtree_sc.get._groups import text_groups
+from hdtree_sc.get._path_names import joined_name
+from hdtree_sc.tl._root import meaning, medoid, named_cells
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._cells import node_of_cells
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
     from numpy.typing import NDArray
+
+UNITS = 2**40
+"""The longest edge in whole units of length: sums of whole numbers are exact, so that equal ways are equal."""
 
 
 def lineage_path(
@@ -25,33 +31,45 @@ def lineage_path(
     target: str,
     *,
     groupby: str | None = None,
+    min_cells: int | None = None,
     key: str = "hdtree",
 ) -> pd.DataFrame:
     """Shortest path over the lineage graph between two nodes, cells or groups.
+
+    The path goes from leaf to leaf along edges that cells support. Inner nodes are on it only where cells support no
+    way, as to a leaf without cells, and leaves of fewer than ``min_cells`` only where there is no other way. The way
+    back has the same nodes.
 
     Parameters
     ----------
     adata
         Cells with :func:`hdtree_sc.tl.lineage_graph`.
     source
-        Where the path starts: a group of ``groupby``, or without it a node or the name of a cell.
+        Where the path starts: a group of ``groupby``, or without it a node or the name of a cell; where both have one
+        name, ``"cell:<name>"`` or ``"node:<name>"``. It starts at the leaf of the medoid of these cells, as
+        :func:`hdtree_sc.tl.pseudotime` does with the same root; an inner node so stands for its cells.
     target
         Where it ends, given in the same way.
     groupby
-        ``obs`` column of groups. A group stands at the leaf that holds most of its cells; the table then says which
-        group is the most frequent in each node.
+        ``obs`` column of groups; the table then says which group is the most frequent in each node. Cells without a
+        group are not in any.
+    min_cells
+        Leaves with fewer cells are passed only where there is no other way. By default ``min_cells`` of the model (10),
+        or a twentieth of the cells where that is less.
     key
         Key of the tree.
 
     Returns
     -------
-    One row per node from ``source`` to ``target``: ``node``, ``order``, ``n_cells``, ``distance`` (length of the path
-    so far) and, with ``groupby``, ``composition`` (most frequent group) and ``share`` (its part of the cells).
+    One row per node from ``source`` to ``target``: ``node``, ``order``, ``n_cells`` (an inner node holds none itself),
+    ``distance`` (length of the path so far) and, with ``groupby``, ``composition`` (most frequent group) and ``share``
+    (its part of the cells).
 
     Sets the following fields:
 
     ``adata.uns["<key>"]["paths"]["<source> -> <target>"]`` : DataFrame
-        The same table.
+        The same table. What a file or the arrow does not allow in a name is written as its code: ``/`` as ``%2F``,
+        ``|`` as ``%7C``, ``->`` as ``-%3E``. ``path=`` of other functions takes the names as they are.
     ``adata.uns["<key>"]["last_path"]`` : str
         Its name.
 
@@ -60,56 +78,104 @@ def lineage_path(
     KeyError
         If the graph is missing.
     ValueError
-        If source or target does not exist; the message lists what does.
+        If source or target does not exist (the message lists what does), or is the name of both a cell and a node, or
+        if ``min_cells`` is negative.
     """
-    keys = Keys(key)
     stored = require_uns(adata, key, "hdtree_sc.tl.tree(adata, model) and hdtree_sc.tl.lineage_graph(adata)")
     if "graph" not in stored:
         msg = f"adata.uns[{key!r}] has no 'graph': run hdtree_sc.tl.lineage_graph(adata, key={key!r}) first."
         raise KeyError(msg)
+    if min_cells is not None and min_cells < 0:
+        msg = f"min_cells: {min_cells} given; 0 to pass every leaf, or a number of cells."
+        raise ValueError(msg)
     shape = Tree.from_adata(adata, key=key)
-    leaf = shape.index(require_obs(adata, keys.leaf, "hdtree_sc.tl.tree(adata, model)"))
+    leaf = node_of_cells(adata, shape, key=key, missing=True)
     ends = [
-        _node_of(adata, shape, leaf, name, groupby, argument)
+        _stand(adata, shape, leaf, name, groupby, argument, key)
         for name, argument in ((source, "source"), (target, "target"))
     ]
-    route, way = _shortest(shape, stored["graph"], *ends)
+    held = np.bincount(leaf[leaf >= 0], minlength=len(shape))
+    least = least_cells(stored.get("params", {}), adata.n_obs) if min_cells is None else min_cells
+    route, way = shortest_way(shape, stored["graph"], held < least, *ends)
     table = _describe(adata, shape, leaf, route, way, groupby)
-    name = f"{source} -> {target}".replace("/", "|")
+    name = joined_name((source, target))
     stored.setdefault("paths", {})[name] = table.copy()
     stored["last_path"] = name
     return table
 
 
-def _node_of(
-    adata: AnnData, shape: Tree, leaf: NDArray[np.int64], name: str, groupby: str | None, argument: str
+def least_cells(params: Mapping[str, Any], n_cells: int) -> int:
+    """Cells below which a leaf is small: as the model had it, less where there are few cells.
+
+    Parameters
+    ----------
+    params
+        What the tree was made with, ``uns[key]["params"]``.
+    n_cells
+        Number of cells.
+    """
+    asked = int(params.get("min_cells", params.get("min_leaf_size", 10)))
+    return min(asked, max(2, n_cells // 20))
+
+
+def _stand(
+    adata: AnnData, shape: Tree, leaf: NDArray[np.int64], name: str, groupby: str | None, argument: str, key: str
 ) -> int:
-    if groupby is not None:
-        cells = cells_of_group(adata, groupby, name, argument=argument)
-        held, size = np.bincount(leaf[cells], minlength=len(shape)), np.bincount(leaf, minlength=len(shape))
-        # among leaves with as many of its cells, the one that is most its own
-        return int(np.lexsort((held / np.maximum(size, 1), held))[-1])
-    if name in shape:
-        return int(shape.index(name))
-    if name in adata.obs_names:
-        return int(leaf[adata.obs_names.get_loc(name)])
-    msg = (
-        f"{argument}: {name!r} is neither a node nor a cell. Nodes: {listing(shape.nodes)}; "
-        "for a group name its column (groupby=)."
-    )
-    raise ValueError(msg)
+    """The leaf of the medoid of what a name stands for; a node without cells stands for itself."""
+    cells = named_cells(adata, shape, leaf, name, groupby=groupby, argument=argument)
+    placed = cells[leaf[cells] >= 0]
+    if len(placed):
+        latent = np.asarray(require_obsm(adata, Keys(key).latent, "hdtree_sc.tl.tree(adata, model)"))
+        return int(leaf[medoid(latent, placed)])
+    if len(cells):
+        msg = f"{argument}: no cell of {str(name)!r} is on a node (adata.obs[{Keys(key).leaf!r}])."
+        raise ValueError(msg)
+    return meaning(adata, shape, name, argument=argument)[1]
 
 
-def _shortest(shape: Tree, graph: pd.DataFrame, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    n = len(shape)
+def shortest_way(
+    shape: Tree, graph: pd.DataFrame, small: NDArray[np.bool_], start: int, end: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Nodes from one to another, and the length of the way to each.
+
+    Of all ways that with the fewest tree edges, of these that past the fewest small nodes, then the shortest, then that
+    of the fewest steps.
+
+    Parameters
+    ----------
+    shape
+        The tree.
+    graph
+        Edges: ``source``, ``target``, ``kind``, ``weight``.
+    small
+        Nodes that are no stepping stones, (n_nodes,).
+    start, end
+        Positions of the two nodes.
+    """
+    import networkx as nx
+
     source, target = shape.index(graph["source"]), shape.index(graph["target"])
-    weights = sparse.csr_matrix((graph["weight"].to_numpy(float), (source, target)), shape=(n, n))
-    way, before = dijkstra(weights, directed=False, indices=start, return_predecessors=True)
-    route = [end]
-    while route[-1] != start:
-        route.append(int(before[route[-1]]))
-    order = np.array(route[::-1])
-    return order, way[order]
+    length = graph["weight"].to_numpy(float)
+    is_tree = (graph["kind"].astype(str) == "tree").to_numpy()
+    avoided = small.astype(np.int64)
+    avoided[[start, end]] = 0
+    passed = avoided[source] + avoided[target]
+    units = np.rint(length / length.max(initial=1e-12) * UNITS).astype(np.int64)
+    n = len(shape)
+    longest = n * UNITS
+    edges: nx.Graph = nx.Graph()
+    edges.add_nodes_from(range(n))
+    # where two edges join the same nodes the one that cells support counts, so it is added last
+    for i in np.lexsort((target, source, -length, ~is_tree)).tolist():
+        # Python's whole numbers have no largest: one number holds all that ways are compared by, in turn
+        above = int(is_tree[i]) * 2 * n + int(passed[i])
+        edges.add_edge(int(source[i]), int(target[i]), cost=(above * longest + int(units[i])) * n + 1, length=length[i])
+    # always from the same side, so that of equal ways the same is taken there and back
+    first, last = sorted((start, end))
+    route = nx.dijkstra_path(edges, first, last, weight="cost")
+    route = route if route[0] == start else route[::-1]
+    steps = [edges[a][b]["length"] for a, b in zip(route[:-1], route[1:], strict=True)]
+    return np.array(route), np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def _describe(
@@ -120,22 +186,26 @@ def _describe(
     way: NDArray[np.float64],
     groupby: str | None,
 ) -> pd.DataFrame:
-    below = [(leaf >= node) & (leaf < node + shape.sizes[node]) for node in route]
+    step = np.full(len(shape) + 1, -1)
+    step[route] = np.arange(len(route))
+    # a cell is on its own leaf only: the last entry is for cells without one
+    at = step[leaf]
+    n_cells = np.bincount(at[at >= 0], minlength=len(route))
     table = pd.DataFrame(
         {
             "node": [shape.nodes[node] for node in route],
             "order": np.arange(len(route)),
-            "n_cells": [int(cells.sum()) for cells in below],
+            "n_cells": n_cells,
             "distance": way,
         }
     )
     if groupby is not None:
-        groups = adata.obs[groupby].astype(object)
-        counts = [groups[cells].value_counts() for cells in below]
-        table["composition"] = [str(count.index[0]) if len(count) else "" for count in counts]
-        table["share"] = [
-            float(count.iloc[0] / cells.sum()) if len(count) else 0.0
-            for count, cells in zip(counts, below, strict=True)
-        ]
+        groups = text_groups(adata.obs[groupby])
+        counted = (at >= 0) & (groups.codes >= 0)
+        counts = np.zeros((len(route), len(groups.categories)), dtype=np.int64)
+        np.add.at(counts, (at[counted], groups.codes[counted]), 1)
+        names = np.array(groups.categories, dtype=object)
+        table["composition"] = np.where(counts.any(1), names[counts.argmax(1)], "")
+        table["share"] = counts.max(1) / np.maximum(n_cells, 1)
     table["groupby"] = groupby or ""
     return table

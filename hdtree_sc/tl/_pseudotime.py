@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from hdtree_sc._errors import require_uns
+from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.tl._order import order_from
 from hdtree_sc.tl._parts import bridges_of, parts_of, starts_of, without_bridges
 from hdtree_sc.tl._pseudotime_bootstrap import Interval, bootstrap
-from hdtree_sc.tl._root import cells_of_group, cells_of_node, root_cell
+from hdtree_sc.tl._root import medoid, start_cells
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._cells import node_of_cells
 from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ def pseudotime(
     adata
         Cells with :func:`hdtree_sc.tl.lineage_graph`.
     root
-        Name of the root cell, or of a node, whose medoid is the root.
+        Name of the root cell, or of a node, whose medoid is the root. Where a cell and a node have one name,
+        ``"cell:<name>"`` or ``"node:<name>"``.
     root_key
         ``obs`` column of groups, in place of ``root``.
     root_value
-        Group whose medoid is the root.
+        Group whose medoid is the root. Numbers match as text; a missing value is no group.
     key
         Key of the tree.
     n_boot
@@ -80,7 +82,7 @@ def pseudotime(
         Part of each cell; ``"0"`` holds the root, the others are numbered by size. Of data in one part only with
         ``disconnected="separate"``.
     ``adata.uns["<key>"]["nodes"]["pseudotime"]`` : float64
-        Mean over the cells of each node.
+        Mean over the cells of each node, missing for nodes without cells. ``n_cells`` is counted again beside it.
     ``adata.uns["<key>"]["pseudotime"]`` : dict
         ``root_cell`` and ``root_node`` (its leaf), ``n_parts``, ``disconnected``, ``starts`` (cell that each order
         starts from) and ``n_boot``.
@@ -90,7 +92,8 @@ def pseudotime(
     KeyError
         If the graph is missing.
     ValueError
-        If the root does not exist or is not given, ``n_boot`` is 1 or negative, or ``disconnected`` is unknown.
+        If the root does not exist, is not given, or is the name of both a cell and a node, if cells are on no node, if
+        ``n_boot`` is 1 or negative, or ``disconnected`` is unknown.
 
     Notes
     -----
@@ -111,9 +114,11 @@ def pseudotime(
         msg = f"disconnected: {disconnected!r} is unknown; choose 'bridge' or 'separate'."
         raise ValueError(msg)
     shape = Tree.from_adata(adata, key=key)
-    start = root_cell(adata, shape, root=root, root_key=root_key, root_value=root_value, key=key)
+    leaf = node_of_cells(adata, shape, key=key)
+    latent = np.asarray(require_obsm(adata, keys.latent, "hdtree_sc.tl.tree(adata, model)"))
+    group = _root_cells(adata, shape, leaf, root, root_key, root_value)
+    start = medoid(latent, group)
     distances, connectivities = adata.obsp[keys.distances].tocsr(), adata.obsp[keys.connectivities].tocsr()
-    leaf = np.asarray(shape.index(adata.obs[keys.leaf]))
     bridges = bridges_of(adata, distances, shape, leaf, key=key)
     part = parts_of(distances, bridges, start)
     n_parts = int(part.max()) + 1
@@ -133,24 +138,20 @@ def pseudotime(
     time = order_from(distances, connectivities, starts, of_order)
     interval = None
     if n_boot:
-        group = None
-        if root_key is not None:
-            group = cells_of_group(adata, root_key, root_value, argument="root_value")
-        elif root not in adata.obs_names:
-            group = cells_of_node(adata, shape, str(root), key=key)
         interval = bootstrap(
-            distances, connectivities, bridges, starts, of_order, time, root_group=group,
-            latent=np.asarray(adata.obsm[keys.latent]), n_boot=n_boot, seed=seed,
+            distances, connectivities, bridges, starts, of_order, time,
+            root_group=group if len(group) > 1 else None, latent=latent, n_boot=n_boot, seed=seed,
         )  # fmt: skip
 
     total = subtree_sums(shape, np.bincount(leaf, weights=time, minlength=len(shape)))
     count = subtree_sums(shape, np.bincount(leaf, minlength=len(shape)))
-    mean = np.divide(total, count, out=np.zeros(len(shape)), where=count > 0)
+    mean = np.divide(total, count, out=np.full(len(shape), np.nan), where=count > 0)
 
     out = adata.copy() if copy else adata
     _write_cells(out, keys, time, interval, part if n_parts > 1 or not one_order else None)
     stored = out.uns[key]
-    stored["nodes"] = stored["nodes"].assign(pseudotime=mean)
+    order = shape.index([str(name) for name in stored["nodes"].index])
+    stored["nodes"] = stored["nodes"].assign(n_cells=shape.n_cells[order], pseudotime=mean[order])
     stored["pseudotime"] = {
         "root_cell": str(adata.obs_names[start]),
         "root_node": str(shape.nodes[leaf[start]]),
@@ -160,6 +161,21 @@ def pseudotime(
         "n_boot": int(n_boot),
     }
     return out if copy else None
+
+
+def _root_cells(
+    adata: AnnData, shape: Tree, leaf: NDArray[np.int64], root: str | None, root_key: str | None, root_value: object
+) -> NDArray[np.int64]:
+    """Rows of the cells whose medoid is the root."""
+    if (root is None) == (root_key is None):
+        msg = "root: name one start: a cell or a node (root=), or a group (root_key= and root_value=)."
+        raise ValueError(msg)
+    if root_key is None:
+        return start_cells(adata, shape, leaf, root, groupby=None, argument="root")
+    if root_value is None:
+        msg = f"root_value: say which group of adata.obs[{root_key!r}] is the root."
+        raise ValueError(msg)
+    return start_cells(adata, shape, leaf, root_value, groupby=root_key, argument="root_value")
 
 
 def _write_cells(

@@ -1,13 +1,13 @@
-"""Which cell a development starts from, and groups of cells by name."""
+"""Cells by name: where a development starts, and what a path or an end is named after."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hdtree_sc._errors import listing, require_obs, require_obsm
-from hdtree_sc._keys import Keys
+from hdtree_sc._errors import listing
+from hdtree_sc.get._groups import cells_of_group
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -15,50 +15,65 @@ if TYPE_CHECKING:
 
     from hdtree_sc.tree import Tree
 
+Kind = Literal["cell", "node"]
+
 
 def medoid(points: NDArray[np.floating], cells: NDArray[np.integer]) -> int:
-    """The cell that is nearest to the mean of some cells."""
+    """The cell that is nearest to the mean of some cells: where a group of cells stands."""
     chosen = points[cells]
     return int(cells[np.square(chosen - chosen.mean(0)).sum(1).argmin()])
 
 
-def cells_of_group(adata: AnnData, column: str, value: object, *, argument: str) -> NDArray[np.int64]:
-    """Rows whose ``obs`` column holds a value; the message of the error lists those that exist.
+def meaning(adata: AnnData, shape: Tree, name: object, *, argument: str) -> tuple[Kind, int]:
+    """Whether a name is that of a cell or of a node, and the row of the cell or the position of the node.
+
+    ``"cell:<name>"`` and ``"node:<name>"`` say which; a plain name has to be one of the two only.
 
     Parameters
     ----------
     adata
         The cells.
-    column
-        Name of the ``obs`` column.
-    value
-        Value wanted; compared as text, so that numbers read from files match.
+    shape
+        The tree.
+    name
+        The name.
     argument
-        Name of the caller's argument, for the message.
+        Name of the caller's argument, for messages.
+
+    Raises
+    ------
+    ValueError
+        If the name is a cell's and a node's, that of several cells, or neither.
     """
-    if column not in adata.obs:
-        msg = f"adata.obs has no column {column!r}. It has: {listing(adata.obs.columns)}."
-        raise KeyError(msg)
-    values = adata.obs[column]
-    found = np.flatnonzero((values.astype(str) == str(value)).to_numpy())
-    if len(found) == 0:
-        held = listing(values.dropna().unique(), 30)
-        msg = f"{argument}: no cell has {value!r} in adata.obs[{column!r}]. It holds: {held}."
-        raise ValueError(msg)
-    return found
+    text = str(name)
+    kinds: tuple[Kind, ...] = ("cell", "node")
+    said = [(kind, text.removeprefix(f"{kind}:")) for kind in kinds if text.startswith(f"{kind}:")]
+    found = [place for kind, rest in said for place in _places(adata, shape, kind, rest)]
+    found = found or [place for kind in kinds for place in _places(adata, shape, kind, text)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        msg = (
+            f"{argument}: {text!r} is neither a node nor a cell (adata.obs_names). Nodes: {listing(shape.nodes)}; "
+            f"for a group name its column ({'root_key= and root_value=' if argument == 'root' else 'groupby='})."
+        )
+    elif {kind for kind, _ in found} == {"cell"}:
+        msg = f"{argument}: {len(found)} cells are called {text!r}: run adata.obs_names_make_unique()."
+    else:
+        msg = f"{argument}: {text!r} is a cell and a node of the tree; give 'cell:{text}' or 'node:{text}'."
+    raise ValueError(msg)
 
 
-def cells_of_node(adata: AnnData, shape: Tree, node: str, *, key: str) -> NDArray[np.int64]:
-    """Rows of the cells at or below a node."""
-    leaf = shape.index(require_obs(adata, Keys(key).leaf, "hdtree_sc.tl.tree(adata, model)"))
-    start = shape.index(node)
-    return np.flatnonzero((leaf >= start) & (leaf < start + shape.sizes[start]))
+def _places(adata: AnnData, shape: Tree, kind: Kind, name: str) -> list[tuple[Kind, int]]:
+    if kind == "node":
+        return [(kind, shape.index(name))] if name in shape else []
+    return [(kind, int(row)) for row in np.flatnonzero(adata.obs_names == name)]
 
 
-def root_cell(
-    adata: AnnData, shape: Tree, *, root: str | None, root_key: str | None, root_value: object, key: str
-) -> int:
-    """Row of the root cell.
+def named_cells(
+    adata: AnnData, shape: Tree, leaf: NDArray[np.int64], name: object, *, groupby: str | None, argument: str
+) -> NDArray[np.int64]:
+    """Rows of the cells that a name stands for: those of a group, those at or below a node, or one cell.
 
     Parameters
     ----------
@@ -66,39 +81,32 @@ def root_cell(
         Cells on a tree.
     shape
         The tree.
-    root
-        Name of a cell or of a node.
-    root_key
-        Column of groups; the medoid of the group ``root_value`` is the root.
-    root_value
-        The group.
-    key
-        Key of the tree.
-
-    Raises
-    ------
-    ValueError
-        If no root is given, both kinds are given, or the root does not exist.
+    leaf
+        Position of each cell's leaf in ``shape.nodes``, (n,); -1 for none.
+    name
+        A group of ``groupby``; without it a cell or a node, see :func:`meaning`.
+    groupby
+        ``obs`` column of groups.
+    argument
+        Name of the caller's argument, for messages.
     """
-    latent = np.asarray(require_obsm(adata, Keys(key).latent, "hdtree_sc.tl.tree(adata, model)"))
-    if (root is None) == (root_key is None):
-        msg = "root: name one start: a cell or a node (root=), or a group (root_key= and root_value=)."
+    if groupby is not None:
+        return cells_of_group(adata, groupby, name, argument=argument)
+    kind, place = meaning(adata, shape, name, argument=argument)
+    if kind == "cell":
+        return np.array([place])
+    return np.flatnonzero((leaf >= place) & (leaf < place + shape.sizes[place]))
+
+
+def start_cells(
+    adata: AnnData, shape: Tree, leaf: NDArray[np.int64], name: object, *, groupby: str | None, argument: str
+) -> NDArray[np.int64]:
+    """Rows of the cells whose medoid a development starts from; at least one.
+
+    Parameters are those of :func:`named_cells`.
+    """
+    cells = named_cells(adata, shape, leaf, name, groupby=groupby, argument=argument)
+    if len(cells) == 0:
+        msg = f"{argument}: node {str(name)!r} holds no cell of adata; choose another node."
         raise ValueError(msg)
-    if root_key is not None:
-        if root_value is None:
-            msg = f"root_value: say which group of adata.obs[{root_key!r}] is the root."
-            raise ValueError(msg)
-        return medoid(latent, cells_of_group(adata, root_key, root_value, argument="root_value"))
-    if root in adata.obs_names:
-        return int(adata.obs_names.get_loc(root))
-    if root in shape:
-        cells = cells_of_node(adata, shape, str(root), key=key)
-        if len(cells):
-            return medoid(latent, cells)
-        msg = f"root: node {root!r} holds no cell of adata; choose another node."
-        raise ValueError(msg)
-    msg = (
-        f"root: {root!r} is neither a cell (adata.obs_names) nor a node of the tree. "
-        f"Nodes: {listing(shape.nodes)}; use root_key= and root_value= for a group."
-    )
-    raise ValueError(msg)
+    return cells

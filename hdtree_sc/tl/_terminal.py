@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hdtree_sc._errors import listing
-from hdtree_sc.tl._root import cells_of_group
+from hdtree_sc.get._groups import text_groups
+from hdtree_sc.tl._root import named_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,23 +20,31 @@ if TYPE_CHECKING:
     from hdtree_sc.tree import Tree
 
 
-def as_names(names: Sequence[str]) -> list[str]:
-    """Names that are unique and may stand in a file: a second one gets ``" (2)"``, ``/`` becomes ``|``.
+def as_names(names: Sequence[object]) -> list[str]:
+    """Names that are unique and may stand in a file: ``/`` becomes ``|``, and a second one gets ``" (2)"``.
 
     Parameters
     ----------
     names
-        Any texts.
+        Any texts. One that may stay as it is keeps its name, whatever comes before it.
     """
-    out: list[str] = []
-    for name in names:
-        plain = str(name).replace("/", "|")
-        number, unique = 1, plain
-        while unique in out:
-            number += 1
-            unique = f"{plain} ({number})"
-        out.append(unique)
-    return out
+    texts = [str(name) for name in names]
+    out: dict[int, str] = {}
+    taken: set[str] = set()
+    for number, text in sorted(enumerate(texts), key=lambda item: "/" in item[1]):
+        plain = text.replace("/", "|")
+        count, unique = 1, plain
+        while unique in taken:
+            count += 1
+            unique = f"{plain} ({count})"
+        taken.add(unique)
+        out[number] = unique
+    return [out[number] for number in range(len(texts))]
+
+
+def names_in(given: object) -> list[object]:
+    """Names that a user gave, one by itself or several."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
 
 
 def names_of_ends(
@@ -61,7 +70,8 @@ def names_of_ends(
         cells = np.flatnonzero(end == number)
         name = str(shape.nodes[np.bincount(leaf[cells]).argmax()])
         if groups is not None and groups.iloc[cells].notna().any():
-            name = str(groups.iloc[cells].dropna().astype(str).value_counts().index[0])
+            held = text_groups(groups.iloc[cells])
+            name = held.categories[np.bincount(held.codes[held.codes >= 0]).argmax()]
         out.append(name)
     return as_names(out)
 
@@ -91,20 +101,19 @@ def given_ends(
     groupby
         Column whose groups `terminal` names.
     """
-    if isinstance(terminal, str):
-        terminal = [terminal]
-    parts = terminal if isinstance(terminal, Mapping) else {name: [name] for name in terminal}
+    given = list(terminal) if isinstance(terminal, Mapping) else names_in(terminal)
+    parts = dict(terminal) if isinstance(terminal, Mapping) else {name: name for name in given}
     if not parts:
         msg = "terminal: no end was named; leave it out to have ends found."
         raise ValueError(msg)
-    if not isinstance(terminal, Mapping) and len(parts) < len(terminal):
-        msg = f"terminal: a name was given twice in {listing(terminal, 20)}."
+    if len(parts) < len(given):
+        msg = f"terminal: a name was given twice in {listing(given, 20)}."
         raise ValueError(msg)
     end = np.full(adata.n_obs, -1, dtype=np.int64)
     around: list[NDArray[np.int64]] = []
     for number, (name, members) in enumerate(parts.items()):
         found = [
-            _cells(adata, shape, leaf, str(m), groupby) for m in ([members] if isinstance(members, str) else members)
+            named_cells(adata, shape, leaf, one, groupby=groupby, argument="terminal") for one in names_in(members)
         ]
         cells = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
         if len(cells) == 0:
@@ -127,18 +136,3 @@ def given_ends(
         free = cells[(end[cells] < 0) & (near[cells] == 1)]
         end[free] = number
     return [str(name) for name in parts], end
-
-
-def _cells(adata: AnnData, shape: Tree, leaf: NDArray[np.int64], name: str, groupby: str | None) -> NDArray[np.int64]:
-    if groupby is not None:
-        return cells_of_group(adata, groupby, name, argument="terminal")
-    if name in shape:
-        start = shape.index(name)
-        return np.flatnonzero((leaf >= start) & (leaf < start + shape.sizes[start]))
-    if name in adata.obs_names:
-        return np.flatnonzero(adata.obs_names == name)
-    msg = (
-        f"terminal: {name!r} is neither a node nor a cell. Nodes: {listing(shape.nodes)}; "
-        "for a group name its column (groupby=)."
-    )
-    raise ValueError(msg)

@@ -10,7 +10,6 @@ import pandas as pd
 from hdtree_sc._errors import require_obs, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.tl._groups import tree_colors
-from hdtree_sc.tree import Tree
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,7 +61,7 @@ def to_cellrank(
         The same probabilities, where CellRank's estimators and plots look for them; ``cellrank.Lineage.from_adata``
         makes a ``Lineage`` of them, with the names and colours below.
     ``adata.obs["term_states_fwd"]`` : categorical
-        Fate of the cells at or below a terminal node, missing for all others.
+        Fate of the terminal cells (``obs["<key>_terminal"]``), missing for all others.
     ``adata.uns["term_states_fwd_colors"]`` : list
         Their colours.
 
@@ -103,18 +102,7 @@ def to_cellrank(
         colors = tree_colors(len(names))
         # a plain array: CellRank 2.0.7 cannot write its Lineage to h5ad with anndata 0.12, and makes one of this
         adata.obsm[LINEAGES] = np.asarray(fates, dtype=np.float64)
-        adata.obs[TERMINAL] = _terminal(adata, names, key)
+        terminal = require_obs(adata, keys.terminal, f"hdtree_sc.tl.fate_probabilities(adata, key={key!r})")
+        adata.obs[TERMINAL] = pd.Categorical(terminal, categories=names)
         adata.uns[f"{TERMINAL}_colors"] = colors
     return kernel
-
-
-def _terminal(adata: AnnData, names: list[str], key: str) -> pd.Categorical:
-    """Fate of each cell that is at or below a terminal node; fates that are no nodes have no cells."""
-    tree = Tree.from_adata(adata, key=key)
-    leaf = tree.index(adata.obs[Keys(key).leaf].astype(str))
-    codes = np.full(len(leaf), -1)
-    for number, name in enumerate(names):
-        if name in tree:
-            start = tree.index(name)
-            codes[(leaf >= start) & (leaf < start + tree.sizes[start])] = number
-    return pd.Categorical.from_codes(codes, categories=names)

@@ -62,7 +62,8 @@ def tree(
         Time that each latent tells, of models that were set up with ``time_key``.
     ``adata.uns["<key>"]``
         ``"nodes"`` (DataFrame: ``parent``, ``level``, ``n_cells``, ``is_leaf``, ``height``, and of a class tree
-        ``label``, ``log_snr``, ``support``), ``"codebook"`` (float32, (n_nodes, n_latent)) and ``"params"``.
+        ``label``, ``log_snr``, ``support``), ``"codebook"`` (float32, (n_nodes, n_latent)) and ``"params"``, among them
+        ``is_query``: whether this is another AnnData than the model was trained on.
 
     Raises
     ------
@@ -111,6 +112,6 @@ def tree(
     out.uns[keys.key] = {
         "nodes": nodes,
         "codebook": np.array(shape.codebook, dtype=np.float32),
-        "params": model.params_of_tree(),
+        "params": {**model.params_of_tree(), "is_query": getattr(model, "adata", None) is not adata},
     }
     return out if copy else None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hdtree_sc._errors import require_obs, require_obsm, require_uns
+from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.tl._lineage_graph import are_near, stored_neighbors
@@ -20,6 +20,7 @@ from hdtree_sc.tl._tree_replicate import (
 )
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._agglomerate import link_counts
+from hdtree_sc.tree._cells import node_of_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +113,6 @@ def tree_support(
     run = "hdtree_sc.tl.tree(adata, model)"
     stored = require_uns(adata, key, run)
     latent = np.asarray(require_obsm(adata, keys.latent, run))
-    leaf_names = require_obs(adata, keys.leaf, run)
     if n_boot < 1:
         msg = f"n_boot: {n_boot} given, at least 1 wanted."
         raise ValueError(msg)
@@ -122,7 +122,7 @@ def tree_support(
     shape = Tree.from_adata(adata, key=key)
     procedure = _procedure(stored.get("params", {}), model, builder, adata.n_obs)
     expression = np.asarray(adata.obsm[keys.pca]) if keys.pca in adata.obsm else None
-    mine = Replicate(shape, np.asarray(shape.index(leaf_names)))
+    mine = Replicate(shape, node_of_cells(adata, shape, key=key))
     graph: pd.DataFrame | None = stored.get("graph")
     edges = None
     if graph is not None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from hdtree_sc._errors import listing, require_obs, require_obsm, require_uns
+from hdtree_sc._errors import listing, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.get._path_names import joined_name, stored_name
 from hdtree_sc.tl._energy import all_distances, energy, energy_floor, energy_test
 from hdtree_sc.tl._lineage_graph import stored_neighbors
 from hdtree_sc.tl._path_statistics import (
@@ -25,6 +26,7 @@ from hdtree_sc.tl._path_statistics import (
     share_far,
 )
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._cells import node_of_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,7 +187,7 @@ def validate_path(
     slot = keys.latent if basis == "latent" else keys.pca
     points = np.asarray(require_obsm(adata, slot, RUN), dtype=np.float64)
     latent = np.asarray(require_obsm(adata, keys.latent, RUN), dtype=np.float64)
-    cells = Cells(shape, shape.index(require_obs(adata, keys.leaf, RUN)), points, latent, stored["codebook"])
+    cells = Cells(shape, node_of_cells(adata, shape, key=key), points, latent, stored["codebook"])
 
     def placed(new: AnnData) -> Points:
         where = model.place(new)
@@ -243,8 +245,8 @@ def _nodes_of(
     """Nodes of a path, and its name."""
     name = None
     if isinstance(path, str):
-        name = path.replace("/", "|")
-        if name not in paths:
+        name = stored_name(path, paths)
+        if name is None:
             msg = (
                 f"path: adata.uns[{key!r}]['paths'] has no {path!r}. It has: {listing(paths)}; "
                 "hdtree_sc.tl.lineage_path writes them."
@@ -267,7 +269,7 @@ def _nodes_of(
     if unknown:
         msg = f"path: {listing(unknown)} are no nodes of the tree. Nodes: {listing(shape.nodes, 30)}."
         raise ValueError(msg)
-    return nodes, name or " -> ".join(nodes).replace("/", "|")
+    return nodes, name or joined_name(nodes)
 
 
 def _withheld_points(

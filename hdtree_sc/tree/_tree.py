@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hdtree_sc._errors import listing
-from hdtree_sc.tree import _build, _cut, _io, _names, _newick
+from hdtree_sc.tree import _build, _cells, _cut, _io, _names, _newick
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -408,7 +408,7 @@ class Tree:
 
     @classmethod
     def from_adata(cls, adata: AnnData, key: str = "hdtree") -> Tree:
-        """The tree that ``hdtree_sc.tl.tree`` kept in ``adata.uns[key]``.
+        """The tree that ``hdtree_sc.tl.tree`` kept in ``adata.uns[key]``, with the cells that `adata` has now.
 
         Parameters
         ----------
@@ -417,4 +417,4 @@ class Tree:
         key
             The tree's key; a KeyError says what to run if there is no such tree.
         """
-        return cls(**_io.from_adata(adata, key))
+        return _cells.recounted(cls(**_io.from_adata(adata, key)), adata, key)
