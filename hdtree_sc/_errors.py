@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -99,3 +100,24 @@ def require_obsm(adata: AnnData, key: str, run: str) -> Any:
         The array is missing; the message names it, what there is and what to run.
     """
     return _require(adata, "obsm", key, run)
+
+
+def whole_number(name: str, value: object) -> int:
+    """A whole number of at least 1; else the error names the argument.
+
+    Parameters
+    ----------
+    name
+        Name of the argument.
+    value
+        What was given.
+
+    Raises
+    ------
+    ValueError
+        It is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        msg = f"{name}: {value!r} given, a whole number of at least 1 is wanted."
+        raise ValueError(msg)
+    return int(value)

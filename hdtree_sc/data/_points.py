@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -92,8 +92,8 @@ class PointSplitter(LightningDataModule):
         self.train_idx, self.val_idx, self.test_idx = train_idx, val_idx, test_idx
         n_rows = len(next(iter(train.values())))
         steps = max(n_batches, -(-n_rows // batch_size))
-        generator = torch.Generator().manual_seed(seed)
-        self._train = TensorBatches(train, batch_size, n_batches=steps, generator=generator)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._train = TensorBatches(train, batch_size, n_batches=steps, generator=self._generator)
         self._validation = None if validation is None else TensorBatches(validation, 4096)
 
     def train_dataloader(self) -> TensorBatches:
@@ -103,3 +103,17 @@ class PointSplitter(LightningDataModule):
     def val_dataloader(self) -> TensorBatches | list[None]:
         """Minibatches in their order."""
         return self._validation if self._validation is not None else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random numbers of the order, for a checkpoint."""
+        return {"order": self._generator.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the order from where a checkpoint was.
+
+        Parameters
+        ----------
+        state_dict
+            What :meth:`state_dict` gave.
+        """
+        self._generator.set_state(state_dict["order"])

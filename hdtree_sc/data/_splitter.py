@@ -40,7 +40,7 @@ class PairSampler(Sampler[NDArray[np.int64]]):
     shuffle
         Whether to shuffle the anchors and draw random neighbours; else cells come in order with their nearest.
     seed
-        Seed of the order and the draws; None takes one from NumPy's fresh entropy.
+        Seed of the order and the draws, or their random numbers; None takes fresh entropy.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PairSampler(Sampler[NDArray[np.int64]]):
         *,
         batch_size: int,
         shuffle: bool,
-        seed: int | None,
+        seed: int | np.random.Generator | None,
     ) -> None:
         self.indices = np.asarray(indices)
         self.neighbors = neighbors
@@ -146,6 +146,7 @@ class PairSplitter(DataSplitter):
         self.decoded_share = decoded_share
         self.resident = resident
         self._held: PairCells | None = None
+        self._rng = np.random.default_rng(self.seed)
         self.neighbors: dict[str, NDArray[np.int32]] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -165,6 +166,22 @@ class PairSplitter(DataSplitter):
     def train_dataloader(self) -> DataLoader:
         """Minibatches of training pairs, shuffled."""
         return self._pair_loader("train", self.train_idx, shuffle=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random numbers of the pairs, for a checkpoint."""
+        return {"pairs": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Draw pairs from where a checkpoint was.
+
+        Parameters
+        ----------
+        state_dict
+            What :meth:`state_dict` gave.
+        """
+        self._rng.bit_generator.state = state_dict["pairs"]
+        # read now: to read cells draws global random numbers, and the checkpoint's are restored after this
+        self._cells()
 
     def val_dataloader(self) -> DataLoader | None:
         """Minibatches of validation pairs, in order; None without a pair to validate on."""
@@ -186,7 +203,7 @@ class PairSplitter(DataSplitter):
             self.neighbors[part],
             batch_size=self.data_loader_kwargs.get("batch_size") or settings.batch_size,
             shuffle=shuffle,
-            seed=self.seed,
+            seed=self._rng,
         )
         cells = self._cells()
         # what is on a GPU cannot be pinned, nor read by another process

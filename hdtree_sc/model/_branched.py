@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
-import torch
-from scvi.model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin
+from scvi.model.base import BaseModelClass, RNASeqMixin
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data._splitter import FittingSplitter
 from hdtree_sc.model._adoption import take_weights, taken_over
 from hdtree_sc.model._class_mixin import CRITERIA, Criterion
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._extension_mixin import ExtensionMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._generative_mixin import GenerativeMixin
-from hdtree_sc.model._map_fit import fit_map
 from hdtree_sc.model._prefix_mixin import PrefixMixin
 from hdtree_sc.model._query_mixin import QueryMixin
 from hdtree_sc.model._setup_mixin import SetupMixin, input_shape
-from hdtree_sc.model._training_basics import TrainingBasics
+from hdtree_sc.model._staged_training import StagedTrainingMixin
 from hdtree_sc.model._unplaced_mixin import UnplacedMixin
 from hdtree_sc.model._validation import check_likelihood, check_shape
 from hdtree_sc.module import BranchedModule
-from hdtree_sc.module._branched import COLLAPSED
 from hdtree_sc.module._branched_diffusion import CONDITIONINGS
-from hdtree_sc.train import OneCyclePlan, TreeTrainRunner
+from hdtree_sc.train import with_own_settings
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._class_tree import LINKAGES, Linkage
 
@@ -43,10 +38,9 @@ if TYPE_CHECKING:
 
 FEW_FEATURES = 64
 """So many continuous features need no encoder."""
-TARGET_STEPS = 1500
-"""Steps that a default training of the autoencoder takes on a small data set."""
 
 
+@with_own_settings
 class BranchedDiffusion(
     SetupMixin,
     QueryMixin,
@@ -56,9 +50,8 @@ class BranchedDiffusion(
     GenerativeMixin,
     DiffusionMixin,
     UnplacedMixin,
-    TrainingBasics,
+    StagedTrainingMixin,
     RNASeqMixin,
-    UnsupervisedTrainingMixin,
     BaseModelClass,
 ):
     """Generate, transmute and extend known cell types with a diffusion that forks where they part.
@@ -127,9 +120,6 @@ class BranchedDiffusion(
     """
 
     _module_cls = BranchedModule
-    _data_splitter_cls = FittingSplitter
-    _training_plan_cls = OneCyclePlan
-    _train_runner_cls = TreeTrainRunner
     _tree_key = "branched"
     # classes are given, not found where cells are apart: without guidance they spill into their neighbours
     _guidance = 1.5
@@ -210,116 +200,6 @@ class BranchedDiffusion(
         self.package_version_ = version("hdtree-sc")
         self.init_params_ = self._get_init_params(locals())
 
-    def train(
-        self,
-        max_epochs: int | None = None,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,  # noqa: FBT001, FBT002
-        batch_size: int | None = None,
-        early_stopping: bool = False,  # noqa: FBT001, FBT002
-        checkpoint_dir: str | Path | None = None,
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        diffusion_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train the autoencoder, find the branch points in its latent, and train the diffusion.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes of the autoencoder over the training cells; by default about 1,500 steps, at most 400 passes.
-        accelerator
-            Lightning accelerator.
-        devices
-            Lightning devices.
-        train_size
-            Share of the cells trained on, 0.9 by default.
-        validation_size
-            Share of the cells validated on, the rest by default.
-        shuffle_set_split
-            Whether cells are shuffled before they are split.
-        batch_size
-            Cells in a minibatch of the autoencoder, 256 by default.
-        early_stopping
-            Whether the autoencoder stops when ``elbo_validation`` no longer falls.
-        checkpoint_dir
-            Folder: the model with its trained autoencoder is saved there as ``autoencoder``, and the diffusion writes
-            ``last.ckpt``. After a crash load the former and call ``train_diffusion(ckpt_path=".../last.ckpt")``.
-        datasplitter_kwargs
-            Keyword arguments of :class:`scvi.dataloaders.DataSplitter`.
-        plan_kwargs
-            Keyword arguments of the autoencoder's plan (``lr``, ``max_kl_weight``, ...).
-        diffusion_kwargs
-            Arguments of :meth:`train_diffusion` (``max_epochs``, ``n_hidden``, ...). ``gate`` is ``"step"`` unless
-            given: above a branch point its types are told apart by nothing.
-        **trainer_kwargs
-            Keyword arguments of :class:`scvi.train.Trainer`, used in both stages.
-
-        Raises
-        ------
-        ValueError
-            If a label has fewer than two training cells, or a minibatch is larger than the training set.
-        """
-        if self.adata is None:
-            msg = "train() needs cells: load or make the model with adata=."
-            raise ValueError(msg)
-        self._refuse_query("train")
-        n_train = int(round((train_size or 0.9) * self.adata.n_obs))
-        self._check_training(n_train, batch_size, devices, trainer_kwargs.get("strategy"))
-        self.class_tree_ = None
-        self._forget_generator()
-        split: dict[str, Any] = {
-            "train_size": train_size,
-            "validation_size": validation_size,
-            "shuffle_set_split": shuffle_set_split,
-        }
-        splitter: dict[str, Any] = {"fit": self._fit_before} | (datasplitter_kwargs or {})
-        batch_size = batch_size or min(256, max(2, n_train // 4))
-        if self.module.encoder_kind == "variational":
-            if max_epochs is None:
-                max_epochs = int(np.clip(np.ceil(TARGET_STEPS / np.ceil(n_train / batch_size)), 20, 400))
-            warm = max(1, int(0.3 * max_epochs * np.ceil(n_train / batch_size)))
-            plan = {"n_epochs_kl_warmup": None, "n_steps_kl_warmup": warm} | (plan_kwargs or {})
-            self.module.train()
-            super().train(
-                max_epochs=max_epochs,
-                accelerator=accelerator,
-                devices=devices,
-                batch_size=batch_size,
-                early_stopping=early_stopping,
-                datasplitter_kwargs=splitter,
-                plan_kwargs=plan,
-                **split,
-                **({"gradient_clip_val": 1.0} | trainer_kwargs),
-            )
-        else:
-            cells = FittingSplitter(self.adata_manager, batch_size=batch_size, **split, **splitter)
-            cells.setup()
-            self.train_indices_, self.validation_indices_, self.test_indices_ = (
-                cells.train_idx, cells.val_idx, cells.test_idx,
-            )  # fmt: skip
-            self.is_trained_ = True
-            self.history_: dict[str, Any] = {}
-        if self.module.is_variational:
-            self._leave_out_collapsed()
-        self.module.eval()
-        self._learn_classes()
-        fit_map(self.module.map_head, self.get_latent(indices=self.train_indices_), seed=self._seed())
-        self._fit_unplaced()
-        if checkpoint_dir is not None:
-            self.save(str(Path(checkpoint_dir) / "autoencoder"), overwrite=True)
-        self.train_diffusion(
-            **(
-                {"accelerator": accelerator, "devices": devices, "checkpoint_dir": checkpoint_dir}
-                | trainer_kwargs
-                | (diffusion_kwargs or {})
-            )
-        )
-
     def train_diffusion(self, *args: Any, **kwargs: Any) -> None:
         """Train the diffusion alone, see :meth:`HDTree.train_diffusion`; :meth:`train` calls it."""
         if self.class_tree_ is not None and any(np.isfinite(self._classes.opens)):
@@ -332,15 +212,6 @@ class BranchedDiffusion(
 
     def _generator_options(self) -> dict[str, Any]:
         return {"conditioning": self._option("conditioning")}
-
-    @torch.inference_mode()
-    def _leave_out_collapsed(self) -> None:
-        """Leave out the latent dimensions that the autoencoder does not use: they would be noise to the diffusion."""
-        module = self.module.eval()
-        module.kept.fill_(1.0)
-        batches = self._batches(self.adata, self.train_indices_, None, None)
-        kl = self._over(batches, lambda tensors: (self._inferred(tensors)["kl"],))[0]
-        module.kept.copy_(torch.from_numpy(kl.mean(0) > COLLAPSED))
 
 
 def _as_tree(tree: Tree | nx.DiGraph | str | None) -> Tree | None:

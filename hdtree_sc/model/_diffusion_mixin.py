@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +9,13 @@ import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 
-from hdtree_sc._errors import listing
+from hdtree_sc._errors import listing, whole_number
 from hdtree_sc.data._points import PointSplitter
 from hdtree_sc.model._class_moments import class_moments
 from hdtree_sc.module._donors import Donors
 from hdtree_sc.module._latent_diffusion import LatentDiffusion, Where
 from hdtree_sc.module._spaces import SPACES
-from hdtree_sc.train import DiffusionPlan, ResumeCheckpoint, TreeTrainRunner
+from hdtree_sc.train import DiffusionPlan, TreeTrainRunner
 from hdtree_sc.tree._branch_points import mixing_levels, node_heights
 from hdtree_sc.tree._sums import subtree_sums
 
@@ -114,8 +112,9 @@ class DiffusionMixin:
             longer falls; the weights of the best epoch are kept then. On few cells it rises long before generated
             cells are as diverse as real ones, so that it is off by default.
         checkpoint_dir
-            Folder of ``last.ckpt``. After a crash call ``train_diffusion(ckpt_path=".../last.ckpt")`` on the
-            same model.
+            Folder of ``last.ckpt``, written every tenth epoch. After a crash call
+            ``train_diffusion(ckpt_path=".../last.ckpt")`` on the same model with the same arguments: on a CPU the
+            generator and the history are those of a training that was not stopped.
         plan_kwargs
             Keyword arguments of the training plan (``lr``, ``weight_decay``, ``decay``).
         **trainer_kwargs
@@ -145,9 +144,18 @@ class DiffusionMixin:
         if space not in SPACES:
             msg = f"space: {space!r} is none of {listing(SPACES)}."
             raise ValueError(msg)
-        if batch_size < 1 or (max_epochs is not None and max_epochs < 1):
-            msg = f"batch_size={batch_size}, max_epochs={max_epochs}: at least one of each is needed."
+        whole_number("batch_size", batch_size)
+        if max_epochs is not None:
+            whole_number("max_epochs", max_epochs)
+        if early_stopping and not len(self._validation_rows()):  # type: ignore[attr-defined]
+            msg = "early_stopping watches validation cells, and train() left none: train with a lower train_size."
             raise ValueError(msg)
+        given: dict[str, Any] = {
+            "batch_size": batch_size, "space": space, "gate": gate, "n_hidden": n_hidden, "n_blocks": n_blocks,
+            "target": target, "schedule": schedule, "plan_kwargs": plan_kwargs or {},
+        }  # fmt: skip
+        facts = self._facts("train_diffusion", of_weights=True, **given, **self._generator_options())  # type: ignore[attr-defined]
+        resumed = self._resumed(trainer_kwargs.get("ckpt_path"), facts)  # type: ignore[attr-defined]
         cells = self._cells_to_learn(space)
         seed = self._seed()  # type: ignore[attr-defined]
         params = {
@@ -168,32 +176,24 @@ class DiffusionMixin:
         trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         trainer_kwargs.setdefault("early_stopping_monitor", "diffusion_validation_loss")
         trainer_kwargs.setdefault("early_stopping_patience", 10)
-        if checkpoint_dir is not None:
-            trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), ResumeCheckpoint(checkpoint_dir)]
-        interrupt_handler = signal.getsignal(signal.SIGINT)
-        try:
-            with warnings.catch_warnings():
-                # minibatches are cut out of tensors: there is nothing for workers to do
-                warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-                runner = TreeTrainRunner(
-                    self,
-                    training_plan=plan,
-                    data_splitter=splitter,
-                    max_epochs=max_epochs or int(np.clip(MOST_STEPS // len(splitter.train_dataloader()), 5, EPOCHS)),
-                    accelerator=accelerator,
-                    devices=devices,
-                    early_stopping=early_stopping,
-                    **trainer_kwargs,
-                )
-                runner()
-        except (KeyboardInterrupt, SystemExit) as stop:
-            # Lightning turns Ctrl-C into exit(1); nothing is kept of a training that never made a step
-            if not int(plan.average.n_averaged) or (isinstance(stop, SystemExit) and stop.code != 1):
-                raise
+        if max_epochs is None:
+            default = int(np.clip(MOST_STEPS // len(splitter.train_dataloader()), 5, EPOCHS))
+            max_epochs = resumed.get("max_epochs", default)
+        runner = TreeTrainRunner(
+            self,
+            training_plan=plan,
+            data_splitter=splitter,
+            max_epochs=int(max_epochs),
+            accelerator=accelerator,
+            devices=devices,
+            early_stopping=early_stopping,
+            checkpoint_dir=checkpoint_dir,
+            facts=facts,
+            **trainer_kwargs,
+        )
+        runner()
+        if runner.trainer.interrupted:
             warnings.warn("Training was interrupted: the generator is what was learned so far.", stacklevel=2)
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, interrupt_handler)
         module = self.module  # type: ignore[attr-defined]
         diffusion.load_state_dict(plan.learned(best=early_stopping))
         module.set_generator(diffusion.to(module.device).eval(), donors.to(module.device), space)

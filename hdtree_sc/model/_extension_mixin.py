@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
-from scvi.train import Trainer
 
-from hdtree_sc._errors import listing
+from hdtree_sc._errors import listing, whole_number
 from hdtree_sc.data._obsm_field import features_of
 from hdtree_sc.data._points import PointSplitter
 from hdtree_sc.model._cell_maker import seeded
@@ -21,7 +20,7 @@ from hdtree_sc.module._branched import GaussianClasses
 from hdtree_sc.module._branched_diffusion import BranchTraining
 from hdtree_sc.module._donors import Donors
 from hdtree_sc.module._latent_diffusion import Where
-from hdtree_sc.train import DiffusionPlan
+from hdtree_sc.train import DiffusionPlan, TreeTrainer
 from hdtree_sc.tree._branch_points import mixing_levels
 
 if TYPE_CHECKING:
@@ -82,8 +81,10 @@ class ExtensionMixin(ClassMixin):
         RuntimeError
             Before training, or of a query model.
         ValueError
-            If the model has the class, there are fewer than 10 cells, genes are missing, or ``attach`` is no inner
-            node. The model is as it was then, as it is after an interrupted training.
+            If the model has the class, there are fewer than 10 cells, genes are missing, ``attach`` is no inner node,
+            or a number is no whole number of at least 1.
+        KeyboardInterrupt
+            After Ctrl-C. The model is as it was before, here and after each of the errors.
 
         References
         ----------
@@ -91,6 +92,9 @@ class ExtensionMixin(ClassMixin):
         """
         self._require_generator("add_class")  # type: ignore[attr-defined]
         self._refuse_query("add_class")  # type: ignore[attr-defined]
+        for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
+            if value is not None:
+                whole_number(name, value)
         tree = self._classes
         number = self._check_extension(adata, label, attach)
         seed = self._seed()  # type: ignore[attr-defined]
@@ -124,12 +128,14 @@ class ExtensionMixin(ClassMixin):
             "gradient_clip_val": 1.0, "logger": False, "enable_checkpointing": False, "devices": 1,
         }  # fmt: skip
         # the whole is moved by hand: it is no part of what is trained
-        trainer = Trainer(max_epochs=max_epochs or EPOCHS, accelerator=accelerator, **(options | trainer_kwargs))
+        trainer = TreeTrainer(
+            max_epochs=int(max_epochs or EPOCHS), accelerator=accelerator, **(options | trainer_kwargs)
+        )
         diffusion.to(trainer.strategy.root_device)
         trainer.fit(plan, datamodule=splitter)
         if trainer.interrupted:
             msg = "add_class was interrupted: the model is as it was before."
-            raise RuntimeError(msg)
+            raise KeyboardInterrupt(msg)
         training.load_state_dict(plan.learned(best=False))
         cells["offset"] = self._fitted_offset(bare, cells)
         self._take_in(label, grown.to_dict(), diffusion, cells, own)

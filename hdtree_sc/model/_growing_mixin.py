@@ -86,7 +86,9 @@ class GrowingMixin(PairTrainingMixin):
             ``"largest"``: the largest leaf is split first until there are ``max_leaves``, as published.
         checkpoint_dir
             Folder of ``last.ckpt``, written every tenth epoch. After a crash, set the model up in the same way and call
-            ``train(ckpt_path=".../last.ckpt")``.
+            ``train(ckpt_path=".../last.ckpt")`` with the same arguments: on a CPU weights, tree and history are those
+            of a training that was not stopped. Where the file cannot be written, as on a full disk, a warning says so
+            and training goes on.
         datasplitter_kwargs
             Keyword arguments of the splitter, among them ``decoded_share`` (of each minibatch, 0.5 by default).
         plan_kwargs
@@ -109,15 +111,18 @@ class GrowingMixin(PairTrainingMixin):
         if split_rule not in SPLIT_RULES:
             msg = f"split_rule: {split_rule!r} is none of {listing(SPLIT_RULES)}."
             raise ValueError(msg)
-        self._forget_generator()
-        self._split_rule = split_rule
-        self.growth_ = []
+        growth: list[dict[str, Any]] = []
         plan: dict[str, Any] = {
             "grow": self._grow,
             "prune": self._prune,
-            "growth": self.growth_,
+            "growth": growth,
             "n_epochs_kl_warmup": None,
         }
+
+        def begin() -> None:
+            self._forget_generator()
+            self._split_rule, self.growth_ = split_rule, growth
+
         self._train_on_pairs(
             n_steps=TARGET_STEPS,
             least_epochs=40,
@@ -132,7 +137,10 @@ class GrowingMixin(PairTrainingMixin):
             n_neighbors=n_neighbors,
             checkpoint_dir=checkpoint_dir,
             datasplitter_kwargs={"decoded_share": 0.5} | (datasplitter_kwargs or {}),
-            plan_kwargs=plan | (plan_kwargs or {}),
+            plan=plan,
+            plan_kwargs=plan_kwargs,
+            begin=begin,
+            further={"split_rule": split_rule},
             trainer_kwargs=trainer_kwargs,
         )
         self._describe_tree()

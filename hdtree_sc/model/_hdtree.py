@@ -21,6 +21,7 @@ from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder
 from hdtree_sc.model._unplaced_mixin import UnplacedMixin
 from hdtree_sc.model._validation import check_likelihood, check_shape
 from hdtree_sc.module import HDTreeModule
+from hdtree_sc.train import with_own_settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,6 +32,7 @@ MANY_CELLS = 16_000
 """From so many cells on they can feed a larger encoder."""
 
 
+@with_own_settings
 class HDTree(
     SetupMixin,
     QueryMixin,

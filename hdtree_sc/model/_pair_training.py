@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +9,13 @@ import numpy as np
 import torch
 from scvi.model.base import UnsupervisedTrainingMixin
 
+from hdtree_sc._errors import whole_number
 from hdtree_sc.data._splitter import PairSplitter
 from hdtree_sc.model._training_basics import TrainingBasics
-from hdtree_sc.train import ResumeCheckpoint, TreeTrainRunner
+from hdtree_sc.train import TreeTrainRunner
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -42,9 +41,12 @@ class PairTrainingMixin(TrainingBasics, UnsupervisedTrainingMixin):
         max_epochs: int | None,
         batch_size: int | None,
         n_neighbors: int,
-        checkpoint_dir: str | Path | None,
         datasplitter_kwargs: dict[str, Any] | None,
+        plan: dict[str, Any],
+        plan_kwargs: dict[str, Any] | None,
+        begin: Callable[[], None],
         trainer_kwargs: dict[str, Any],
+        further: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Train, and take what was learned so far where training is interrupted.
@@ -55,47 +57,58 @@ class PairTrainingMixin(TrainingBasics, UnsupervisedTrainingMixin):
             Steps of a default training of a small data set.
         least_epochs
             Fewest passes of a default training.
-        max_epochs, batch_size, n_neighbors, checkpoint_dir, datasplitter_kwargs, trainer_kwargs
+        max_epochs, batch_size, n_neighbors, datasplitter_kwargs, plan_kwargs, trainer_kwargs
             See :meth:`HDTree.train`.
+        plan
+            Defaults of ``plan_kwargs``.
+        begin
+            Called when all arguments have been found right, before anything is changed.
+        further
+            Further arguments of ``train`` that decide what is learned.
         **kwargs
             Further arguments of scvi-tools' ``train``.
         """
-        n_train = int(round((kwargs["train_size"] or 0.9) * self.adata.n_obs))
-        self._check_training(n_train, batch_size, kwargs["devices"], trainer_kwargs.get("strategy"))
-        if n_neighbors < 1:
-            msg = f"n_neighbors: {n_neighbors} given, a cell needs at least one neighbour."
-            raise ValueError(msg)
+        n_train = self._check_training(
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            datasplitter_kwargs=datasplitter_kwargs,
+            strategy=trainer_kwargs.get("strategy"),
+            n_validation=2,
+            **{name: kwargs[name] for name in ("devices", "train_size", "validation_size", "early_stopping")},
+        )
+        whole_number("n_neighbors", n_neighbors)
+        ckpt_path = trainer_kwargs.get("ckpt_path")
         if batch_size is None:
             batch_size = int(np.clip(2 ** int(np.log2(max(n_train, 8) / 4)), 4, 256 if n_train < 16_000 else 1024))
+        facts = self._facts(
+            "train", batch_size=batch_size, n_neighbors=n_neighbors, plan_kwargs=plan_kwargs or {}, **(further or {})
+        )
+        resumed = self._resumed(ckpt_path, facts)
         if max_epochs is None:
-            max_epochs = int(np.clip(np.ceil(n_steps / np.ceil(n_train / batch_size)), least_epochs, 400))
+            default = int(np.clip(np.ceil(n_steps / np.ceil(n_train / batch_size)), least_epochs, 400))
+            max_epochs = resumed.get("max_epochs", default)
         trainer_kwargs.setdefault("gradient_clip_val", 1.0)
         trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
-        if checkpoint_dir is not None:
-            trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), ResumeCheckpoint(checkpoint_dir)]
         splitter = {
             "represent": self._represent, "encoder_input": self._encoder_input, "n_neighbors": n_neighbors
         } | (datasplitter_kwargs or {})  # fmt: skip
+        if resumed:
+            # without a seed another one would be drawn
+            splitter["external_indexing"] = [part.numpy() for part in resumed["split"].values()]
+        begin()
         # scvi-tools leaves a trained module in evaluation mode, and Lightning keeps what it finds
         self.module.train()
-        interrupt_handler = signal.getsignal(signal.SIGINT)
-        try:
-            super().train(
-                max_epochs=max_epochs,
-                batch_size=batch_size,
-                datasplitter_kwargs=splitter,
-                **kwargs,
-                **trainer_kwargs,
-            )
-        except (KeyboardInterrupt, SystemExit) as stop:
-            # Lightning turns Ctrl-C into exit(1) and leaves the signal ignored.
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, interrupt_handler)
-            if not bool(self.module.scaler.fitted) or (isinstance(stop, SystemExit) and stop.code != 1):
-                raise
+        super().train(
+            max_epochs=int(max_epochs),
+            batch_size=int(batch_size),
+            datasplitter_kwargs=splitter,
+            plan_kwargs=plan | (plan_kwargs or {}),
+            facts=facts,
+            **kwargs,
+            **trainer_kwargs,
+        )
+        if self.trainer.interrupted:
             warnings.warn("Training was interrupted: the tree is built from what was learned so far.", stacklevel=3)
-            self.module.eval()
-            self.is_trained_ = True
 
     def _represent(self, train_indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Principal components of all cells; the scaler is fitted on training cells the first time."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from importlib.metadata import version
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +13,12 @@ import torch
 from scvi import REGISTRY_KEYS, settings
 from sklearn.utils.extmath import randomized_svd
 
+from hdtree_sc._errors import whole_number
+from hdtree_sc.train import read_run, refuse_other_run, release_of
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 SVD_VALUES = 60_000_000
@@ -25,6 +34,7 @@ class TrainingBasics:
     module: Any
     summary_stats: Any
     init_params_: Any
+    get_var_names: Any
     train_indices_: Any
     validation_indices: Any
     _batches: Any
@@ -36,17 +46,95 @@ class TrainingBasics:
     def _option(self, name: str) -> Any:
         return self.init_params_["non_kwargs"][name]
 
-    def _check_training(self, n_train: int, batch_size: int | None, devices: Any, strategy: Any) -> None:
+    def _check_training(
+        self,
+        *,
+        max_epochs: int | None,
+        batch_size: int | None,
+        devices: Any,
+        train_size: float | None,
+        validation_size: float | None,
+        early_stopping: bool,
+        datasplitter_kwargs: dict[str, Any] | None,
+        strategy: Any = None,
+        n_validation: int = 1,
+    ) -> int:
+        """Refuse what cannot be trained; the number of training cells.
+
+        Parameters
+        ----------
+        max_epochs, batch_size, devices, train_size, validation_size, early_stopping, datasplitter_kwargs
+            See :meth:`HDTree.train`.
+        strategy
+            Lightning's strategy.
+        n_validation
+            Smallest number of cells that can be validated on.
+        """
+        for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
+            if value is not None:
+                whole_number(name, value)
+        if train_size is not None and not 0 < train_size <= 1:
+            msg = f"train_size: {train_size} given, a share above 0 and at most 1 is wanted."
+            raise ValueError(msg)
+        n, external = self.adata.n_obs, (datasplitter_kwargs or {}).get("external_indexing")
+        if external is None:
+            n_train = ceil((train_size or 0.9) * n)
+            n_held_out = n - n_train if validation_size is None else floor(validation_size * n)
+        else:
+            n_train, n_held_out = len(external[0]), len(external[1]) if len(external) > 1 else 0
         if n_train < 2:
-            msg = f"train_size leaves {n_train} of {self.adata.n_obs} cells to train on: at least two are needed."
+            msg = f"train_size leaves {n_train} of {n} cells to train on: at least two are needed."
             raise ValueError(msg)
         if batch_size is not None and not 2 <= batch_size <= n_train:
             msg = f"batch_size: {batch_size} is outside 2 to {n_train}, the number of training cells."
+            raise ValueError(msg)
+        if early_stopping and n_held_out < n_validation:
+            msg = (
+                f"early_stopping watches validation cells, and train_size={train_size} with "
+                f"validation_size={validation_size} leaves {n_held_out} of at least {n_validation}: lower train_size."
+            )
             raise ValueError(msg)
         many = (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
         if (many or "ddp" in str(strategy)) and settings.seed is None:
             msg = "Several devices need a seed, or each would draw its own split: set scvi.settings.seed first."
             raise ValueError(msg)
+        return n_train
+
+    def _facts(self, verb: str, *, of_weights: bool = False, **arguments: Any) -> dict[str, Any]:
+        """What a training that goes on from a checkpoint must have in common with the one that wrote it.
+
+        Parameters
+        ----------
+        verb
+            The method that trains.
+        of_weights
+            Whether it builds on the weights that the model has.
+        **arguments
+            Its arguments that decide what is learned.
+        """
+        weights = hashlib.sha256()
+        for name, value in self.module.state_dict().items() if of_weights else ():
+            if name.split(".")[0] not in ("diffusion", "donors"):
+                weights.update(value.detach().cpu().contiguous().numpy().tobytes())
+        names = "\n".join([*self.adata.obs_names, "", *self.get_var_names()])
+        held = {"scvi.settings.seed": settings.seed} | self.init_params_["non_kwargs"] | arguments
+        return {
+            "model": type(self).__name__,
+            "verb": verb,
+            "version": release_of(version("hdtree-sc")),
+            "weights": weights.hexdigest(),
+            "cells": hashlib.sha256(names.encode()).hexdigest(),
+            # as text that a round through a file does not change: there a tuple may become a list
+            "arguments": {name: repr(json.loads(json.dumps(value, default=repr))) for name, value in held.items()},
+        }
+
+    def _resumed(self, ckpt_path: str | Path | None, facts: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint says of the training it is of; empty without one."""
+        if ckpt_path is None:
+            return {}
+        held = read_run(ckpt_path)
+        refuse_other_run(ckpt_path, held["facts"], facts)
+        return held
 
     def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
         """What is learned before training, of its cells alone."""

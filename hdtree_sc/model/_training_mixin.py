@@ -81,7 +81,9 @@ class TreeTrainingMixin(PairTrainingMixin):
             Expression neighbours from which a cell's positive is drawn; they never cross the split.
         checkpoint_dir
             Folder of ``last.ckpt``, written every tenth epoch. After a crash, set the model up in the same way and call
-            ``train(ckpt_path=".../last.ckpt")``.
+            ``train(ckpt_path=".../last.ckpt")`` with the same arguments: on a CPU weights, tree and history are those
+            of a training that was not stopped. Where the file cannot be written, as on a full disk, a warning says so
+            and training goes on.
         datasplitter_kwargs
             Keyword arguments of the splitter, among them ``decoded_share`` (of each minibatch, 0.25 by default) and
             ``resident`` (whether expression stays on the device).
@@ -112,7 +114,9 @@ class TreeTrainingMixin(PairTrainingMixin):
             n_neighbors=n_neighbors,
             checkpoint_dir=checkpoint_dir,
             datasplitter_kwargs=datasplitter_kwargs,
-            plan_kwargs=plan | (plan_kwargs or {}),
+            plan=plan,
+            plan_kwargs=plan_kwargs,
+            begin=self._forget_generator,
             trainer_kwargs=trainer_kwargs,
         )
         self.build_tree()

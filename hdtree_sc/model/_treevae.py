@@ -20,6 +20,7 @@ from hdtree_sc.model._tree_diffusion_mixin import TreeDiffusionMixin
 from hdtree_sc.model._unplaced_mixin import UnplacedMixin
 from hdtree_sc.model._validation import check_likelihood, check_shape
 from hdtree_sc.module import TreeVAEModule
+from hdtree_sc.train import with_own_settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from hdtree_sc.nn._decoder import Likelihood
 
 
+@with_own_settings
 class TreeVAE(
     SetupMixin,
     QueryMixin,
