@@ -267,7 +267,7 @@ class BranchedDiffusion(
         if self.adata is None:
             msg = "train() needs cells: load or make the model with adata=."
             raise ValueError(msg)
-        self._refuse_query("train")
+        self._start_training()
         n_train = int(round((train_size or 0.9) * self.adata.n_obs))
         self._check_training(n_train, batch_size, devices, trainer_kwargs.get("strategy"))
         self.class_tree_ = None

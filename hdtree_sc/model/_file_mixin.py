@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hdtree_sc.model._training_cells import cells_to_load
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -36,8 +38,10 @@ class FileMixin:
         dir_path
             Folder that ``save`` wrote.
         adata
-            The cells it was trained on; they are registered anew. None looks for cells saved with the model, False
-            loads without cells: getters then want theirs.
+            The cells it was trained on, in any order. They are registered anew; where genes are in another order or
+            there are more of them, a copy with the model's genes is. ``build_tree`` and ``train_diffusion`` need all
+            cells of the training, which are known by name. None looks for cells saved with the model, False loads
+            without cells: getters then want theirs.
         **kwargs
             Keyword arguments of scvi-tools' ``load`` (``accelerator``, ``device``, ``prefix``, ...).
 
@@ -48,8 +52,8 @@ class FileMixin:
         Raises
         ------
         ValueError
-            If there is no model in the folder, the file is truncated, or it was written by another class or by a newer
-            minor version of this package.
+            If there is no model in the folder, the file is truncated, it was written by another class or by a newer
+            minor version of this package, or ``adata`` lacks genes or has categories that the model does not know.
         """
         path = Path(dir_path) / f"{kwargs.get('prefix') or ''}{FILE_NAME}"
         if not path.is_file():
@@ -71,4 +75,6 @@ class FileMixin:
                 "here: upgrade hdtree-sc."
             )
             raise ValueError(msg)
-        return super().load(str(dir_path), adata=adata, **kwargs)  # type: ignore[misc]
+        model = super().load(str(dir_path), adata=cells_to_load(adata, held["registry_"]), **kwargs)  # type: ignore[misc]
+        model._find_training_cells(held["registry_"])
+        return model
