@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-CHANGED_COLUMNS = (
-    "adata.obs: columns registered with the model were changed afterwards ({}). Put the values back, or give the model "
-    "the cells with their earlier values (adata=)."
-)
-
-
 class CellManager(AnnDataManager):
     """A manager that refuses cells which changed after they were registered.
 
@@ -60,13 +54,24 @@ class CellManager(AnnDataManager):
             # by a manager of its own: this one stays what it is if a column is gone
             self.transfer_fields(self.adata, **self._transfer_kwargs)
         except (KeyError, ValueError) as error:
-            raise ValueError(CHANGED_COLUMNS.format(error.args[0])) from error
+            raise ValueError(self._changed_columns()) from error
         self.adata.uns[_MANAGER_UUID_KEY] = self.id
         now = self._hashed_columns()
         if new_columns:
             self._columns = now
         elif not self._columns.equals(now):
-            raise ValueError(CHANGED_COLUMNS.format(listing(now.index[now != self._columns])))
+            raise ValueError(self._changed_columns())
+
+    def _changed_columns(self) -> str:
+        arguments = ("batch_key", "labels_key", "time_key", "size_factor_key")
+        joint = ("categorical_covariate_keys", "continuous_covariate_keys")
+        setup = self._registry[_SETUP_ARGS_KEY]
+        names = [setup[key] for key in arguments if setup.get(key)]
+        names += [name for key in joint for name in setup.get(key) or []]
+        return (
+            f"adata.obs: a column that is registered with the model ({listing(names)}) is gone or holds other values "
+            "than then. Put the values back, or give the model the cells with their earlier values (adata=)."
+        )
 
     def _hashed_columns(self) -> pd.Series:
         """Checksum of each registered column, of the sampled cells; 0 of one that is not there."""
