@@ -362,17 +362,21 @@ def test_unseen_cells_go_where_their_type_is(worm):
 
 
 def test_query_genes_are_matched_by_name_and_unknown_columns_are_unknown(model, worm, caplog):
-    query = worm[:50, ::-1][:, 20:].copy()
+    query = worm[:, ::-1][:, 20:].copy()
     del query.obs["cell_type"]
-    query.obs["batch"] = "a new machine"
-    before = query.copy()
+    before, leaf = query.copy(), mapped_leaf(model, worm)
     mapped = ht.HDTree.load_query_data(query, model)
     assert f"20 of the model's {worm.n_vars} genes" in caplog.text
+    # of all cells: those of a small batch hang on it (over four seeds .5 % of all cells moved)
+    assert (mapped_leaf(mapped, query) == leaf).mean() > 0.9
+    query.obs["batch"] = "a new machine"
+    before.obs["batch"] = query.obs["batch"]
+    mapped = ht.HDTree.load_query_data(query, model)
     ht.tl.tree(query, mapped)
     pd.testing.assert_frame_equal(query.obs[before.obs.columns], before.obs)
     assert not [column for column in query.obs if column.startswith("_scvi")]
-    same_place = (query.obs["hdtree_leaf"].astype(str).to_numpy() == mapped_leaf(model, worm)[:50]).mean()
-    assert same_place > 0.6
+    # over four seeds 12 % of all cells moved where the batch was unknown, with the 20 genes and without
+    assert (query.obs["hdtree_leaf"].astype(str).to_numpy() == leaf).mean() > 0.75
     assert model.get_latent().shape[0] == worm.n_obs, "the reference stays what it was"
 
 

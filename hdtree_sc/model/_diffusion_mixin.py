@@ -137,10 +137,7 @@ class DiffusionMixin:
         Path conditions as in TreeDiffusion (arXiv 2410.16910), gates as in branched diffusion (arXiv 2212.10777).
         """
         self._require_trained("train_diffusion")  # type: ignore[attr-defined]
-        self._refuse_query("train_diffusion")  # type: ignore[attr-defined]
-        if self.adata is None:  # type: ignore[attr-defined]
-            msg = "train_diffusion() reads the latents of cells: load the model with its cells (adata=)."
-            raise ValueError(msg)
+        self._require_training_cells("train_diffusion")  # type: ignore[attr-defined]
         if space not in SPACES:
             msg = f"space: {space!r} is none of {listing(SPACES)}."
             raise ValueError(msg)

@@ -14,10 +14,10 @@ from scvi.data import AnnDataManager
 from scvi.data._download import _download
 from scvi.model._utils import parse_device_args
 from scvi.model.base._constants import SAVE_KEYS
-from scvi.model.base._save_load import _validate_var_names
 
 from hdtree_sc.model._atomic_save import STAGED, full_disk_named, locked, staged
 from hdtree_sc.model._file_format import PLAIN_PICKLE, damage_named, digest_of, read_model, seal
+from hdtree_sc.model._training_cells import cells_to_load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,8 +112,10 @@ class FileMixin:
         dir_path
             Folder that ``save`` wrote.
         adata
-            The cells it was trained on; they are registered with the model. None looks for cells saved with the model,
-            False loads without cells: getters then need theirs.
+            The cells it was trained on, in any order. They are registered with the model; where genes are in another
+            order or there are more of them, a copy with the model's genes is. ``build_tree`` and ``train_diffusion``
+            need all cells of the training, which are known by name. None looks for cells saved with the model, False
+            loads without cells: getters then need theirs.
         accelerator
             Lightning accelerator.
         device
@@ -137,7 +139,8 @@ class FileMixin:
         ------
         ValueError
             If there is no model in the folder, the file is damaged, holds a full pickle and is not trusted, or was
-            written by another class or by a newer minor version of this package.
+            written by another class or by a newer minor version of this package, or ``adata`` lacks genes or has
+            categories that the model does not know.
         """
         if not (adata is None or adata is False or isinstance(adata, AnnData)):
             msg = f"adata: an AnnData, None or False wanted, got {type(adata).__name__}."
@@ -155,11 +158,10 @@ class FileMixin:
             cells = _cells_beside(saved) if adata is None else adata
         saved.check_whole(cls)
         if isinstance(cells, AnnData):
-            # the one place where cells come in: here they are matched to those of the training
-            _validate_var_names(cells, saved.var_names)
+            cells = cells_to_load(cells, saved.registry)
             cls.setup_anndata(cells, source_registry=saved.registry, **saved.registry["setup_args"])  # type: ignore[attr-defined]
             model = saved.built(cls, cells)
-            model._validate_anndata(cells)
+            model._find_training_cells(saved.registry)
         else:
             model = saved.built(cls, None)
         model.to_device(where)

@@ -31,7 +31,7 @@ class PairTrainingMixin(TrainingBasics, UnsupervisedTrainingMixin):
         if self.adata is None:
             msg = "train() draws neighbours of cells, so the model needs them: load or make it with adata=."
             raise ValueError(msg)
-        self._refuse_query("train")
+        self._start_training()
 
     def _train_on_pairs(
         self,

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import numpy as np
-import pandas as pd
-from anndata import AnnData
-from scipy import sparse
+from scvi.data._utils import _assign_adata_uuid
 
-from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data._obsm_field import features_of
-from hdtree_sc.model._validation import check_values, values_of
+from hdtree_sc.model._align import aligned, with_unknown
+from hdtree_sc.model._fingerprint import Fingerprint
+from hdtree_sc.model._validation import check_values
 
 if TYPE_CHECKING:
     from typing import Self
 
-logger = logging.getLogger("hdtree_sc")
+    from anndata import AnnData
+    from scvi.data import AnnDataManager
 
 
 class QueryMixin:
     """Align other AnnData to a trained model, without touching them.
 
-    Whatever AnnData a getter is given, a copy with the model's genes in the model's order is registered in its place;
-    genes that are missing are filled with zeros, and columns that are missing count as unknown.
+    Only the very object that was registered is read as it is. Of whatever other AnnData a getter is given, copies and
+    views of the registered one among them, an aligned copy is registered in its place: genes by name in the model's
+    order, and columns and categories that the model does not know count as unknown.
     """
 
-    _guest: AnnData | None = None
+    _guest: AnnDataManager | None = None
     _query_source: weakref.ref[AnnData] | None = None
+    _query_fingerprint: Fingerprint | None = None
 
     def _refuse_query(self, what: str) -> None:
         """Training cells are known by their rows, and those of a query are others."""
@@ -47,8 +46,9 @@ class QueryMixin:
         Parameters
         ----------
         adata
-            New cells. Genes are matched by name; ``obs`` columns that it lacks (batch, labels, time, covariates)
-            and categories that training did not know count as unknown. Not changed.
+            New cells, also a view or on disk. Genes are matched by name; those that are missing count as zero.
+            Categories are matched by text; ``obs`` columns that it lacks (batch, labels, time, categorical
+            covariates), missing values and categories that training did not know count as unknown. Not changed.
         reference_model
             A trained model, or the folder of a saved one.
         **load_kwargs
@@ -61,22 +61,36 @@ class QueryMixin:
         Raises
         ------
         ValueError
-            If not one gene is shared.
+            If not one gene is shared, or the values are none that the model can place.
         RuntimeError
             If the reference was not trained.
+
+        Notes
+        -----
+        An unknown batch is encoded as the mean of all batches. On every second cell of the bundled worm, over four
+        seeds, 12 % of the cells then change leaf, .5 % if instead 20 of 485 genes of low variance are missing, and 6 %
+        if 20 genes at random are. Name the batch where training knows it.
         """
         reference = reference_model
         if not isinstance(reference, cls):
             reference = cls.load(reference_model, adata=load_kwargs.pop("adata", False), **load_kwargs)  # type: ignore[attr-defined]
         reference._require_trained("load_query_data")
+        manager = reference._register_aligned(adata)
         model = copy.copy(reference)
         model.id = str(uuid4())
         model.module = copy.deepcopy(reference.module)
         model._guest = None
-        model._use(adata, reference._register_aligned(adata))
+        model._use(adata, manager)
         return model
 
-    def _use(self, source: AnnData, manager: Any) -> None:
+    def _use(self, source: AnnData, manager: AnnDataManager) -> None:
+        setup = self.registry["setup_args"]  # type: ignore[attr-defined]
+        layer, obsm_key = setup.get("layer"), setup.get("obsm_key")
+        self._query_fingerprint = Fingerprint.of(
+            source,
+            layer if layer in source.layers else None,
+            obsm_key if obsm_key in source.obsm else None,
+        )
         self._adata = manager.adata
         self._adata_manager = manager
         self._register_manager_for_instance(manager)  # type: ignore[attr-defined]
@@ -89,98 +103,72 @@ class QueryMixin:
         source = None if self._query_source is None else self._query_source()
         return self.adata if source is None else source  # type: ignore[attr-defined]
 
-    def _register_aligned(self, adata: AnnData) -> Any:
-        """Register an aligned copy of cells under this model's setup and return its manager."""
-        cls = type(self)
+    @classmethod
+    def register_manager(cls, adata_manager: AnnDataManager) -> None:
+        """Keep the manager of an AnnData for the models that are made with it."""
+        held = cls._setup_adata_manager_store.get(adata_manager.adata_uuid)  # type: ignore[attr-defined]
+        if held is not None and held.adata is not adata_manager.adata:
+            # a copy carries the mark of what it was copied from, which is still in use
+            _assign_adata_uuid(adata_manager.adata, overwrite=True)
+            adata_manager._assign_uuid()
+        super().register_manager(adata_manager)  # type: ignore[misc]
+
+    def get_anndata_manager(self, adata: AnnData | None, required: bool = False) -> AnnDataManager | None:  # noqa: FBT001, FBT002
+        """The manager of an AnnData that this model reads as it is: of that very object, not of a copy of it.
+
+        Parameters
+        ----------
+        adata
+            The AnnData.
+        required
+            Whether it is an error if there is none.
+
+        Raises
+        ------
+        ValueError
+            If there is none and one is required.
+        """
+        for manager in (self._adata_manager, self._guest):  # type: ignore[attr-defined]
+            if manager is not None and manager.adata is adata:
+                return manager
+        if required:
+            msg = f"adata: it is not registered with this model; call {type(self).__name__}.setup_anndata(adata) first."
+            raise ValueError(msg)
+        return None
+
+    def _register_aligned(self, adata: AnnData) -> AnnDataManager:
+        """Register an aligned copy of cells under this model's setup, with this model alone, and return its manager."""
+        cls, module = type(self), self.module  # type: ignore[attr-defined]
         registry = self.registry  # type: ignore[attr-defined]
-        aligned = self._align(adata, registry["setup_args"])
-        likelihood = self.module.gene_likelihood  # type: ignore[attr-defined]
-        check_values(aligned, registry["setup_args"].get("layer"), likelihood)
+        cells = aligned(adata, registry, is_count=module.is_count)
+        setup = registry["setup_args"]
+        check_values(cells, setup.get("layer"), module.gene_likelihood)
         with warnings.catch_warnings():
             # nothing is trained on these cells
             warnings.filterwarnings("ignore", message=".*Models may not train properly")
-            cls.setup_anndata(  # type: ignore[attr-defined]
-                aligned, source_registry=registry, extend_categories=True, **registry["setup_args"]
-            )
-        return cls._get_most_recent_anndata_manager(aligned, required=True)  # type: ignore[attr-defined]
-
-    def _align(self, adata: AnnData, setup: dict[str, Any]) -> AnnData:
-        genes = pd.Index(self.get_var_names())  # type: ignore[attr-defined]
-        # cells that a model generated hold their values in X
-        obsm_key = setup.get("obsm_key")
-        if obsm_key is not None and obsm_key in adata.obsm:
-            names = pd.Index(features_of(adata, obsm_key))
-            adata = AnnData(values_of(adata, None, obsm_key), obs=adata.obs, var=pd.DataFrame(index=names))
-        column = adata.var_names.get_indexer(genes)
-        found = column >= 0
-        if not found.any():
-            msg = (
-                f"adata shares none of the model's {len(genes)} genes (the model has {', '.join(genes[:3])}, ...; "
-                f"adata has {', '.join(adata.var_names[:3])}, ...): both need the same kind of gene name in var_names."
-            )
-            raise ValueError(msg)
-        if not found.all():
-            logger.warning(
-                "%d of the model's %d genes are not in the query and count as zero.", (~found).sum(), len(genes)
-            )
-        layer = setup.get("layer")
-        layer = layer if layer in adata.layers else None
-        values = values_of(adata, layer)
-        if not np.array_equal(column, np.arange(adata.n_vars)):
-            values = values[:, column[found]]
-            if not found.all():
-                pick = sparse.csr_matrix(
-                    (np.ones(found.sum(), values.dtype), (np.arange(found.sum()), np.flatnonzero(found))),
-                    shape=(int(found.sum()), len(genes)),
-                )
-                values = sparse.csr_matrix(values) @ pick
-        out = AnnData(values, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=genes))
-        if setup.get("layer") is not None:
-            out.layers[setup["layer"]] = out.X
-        if obsm_key is not None:
-            out.obsm[obsm_key] = out.X.toarray() if sparse.issparse(out.X) else out.X
-        categorical = [
-            setup.get("batch_key"),
-            setup.get("labels_key"),
-            *(setup.get("categorical_covariate_keys") or []),
-        ]
-        for key in filter(None, categorical):
-            if key not in adata.obs:
-                out.obs[key] = UNKNOWN
-            elif adata.obs[key].isna().any():
-                out.obs[key] = adata.obs[key].astype(object).fillna(UNKNOWN)
-            else:
-                out.obs[key] = adata.obs[key]  # categories keep their kind: 1 is not "1"
-        numerical = [
-            setup.get("time_key"),
-            setup.get("size_factor_key"),
-            *(setup.get("continuous_covariate_keys") or []),
-        ]
-        for key in filter(None, numerical):
-            if key in adata.obs:
-                out.obs[key] = adata.obs[key]
-            elif key == setup.get("time_key"):
-                out.obs[key] = np.nan
-            else:
-                msg = f"adata.obs has no column {key!r}, which the model was set up with as a number of each cell."
-                raise KeyError(msg)
-        return out
+            cls.setup_anndata(cells, source_registry=with_unknown(registry), extend_categories=True, **setup)  # type: ignore[attr-defined]
+        manager = cls._get_most_recent_anndata_manager(cells, required=True)  # type: ignore[attr-defined]
+        # no model is made with them, and they would never be freed
+        del cls._setup_adata_manager_store[manager.adata_uuid]  # type: ignore[attr-defined]
+        return manager
 
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:  # noqa: FBT001, FBT002
         """The registered AnnData behind ``adata``: itself, or an aligned copy; the user's is never written to."""
-        if adata is None or (self._query_source is not None and self._query_source() is adata):
-            adata = self.adata  # type: ignore[attr-defined]
-        if adata is None:
-            msg = "adata: the model was loaded without data, so name the cells (adata=)."
-            raise ValueError(msg)
-        known = self.get_anndata_manager(adata)  # type: ignore[attr-defined]
-        # a copy carries the mark of what it was copied from, and may hold labels that that had not
-        if known is None or known.adata is not adata:
+        manager = self._manager_of(adata)
+        manager.validate()
+        return manager.adata
+
+    def _manager_of(self, adata: AnnData | None) -> AnnDataManager:
+        source = None if self._query_source is None else self._query_source()
+        if adata is None or adata is source:
+            if source is not None and self._query_fingerprint is not None:
+                self._query_fingerprint.require_unchanged(source)
+            if self.adata is None:  # type: ignore[attr-defined]
+                msg = "adata: the model was loaded without data, so name the cells (adata=)."
+                raise ValueError(msg)
+            return self._adata_manager
+        known = self.get_anndata_manager(adata)
+        if known is None:
             # one guest at a time: scvi-tools would keep every AnnData that was ever asked about
-            if self._guest is not None:
-                self.deregister_manager(self._guest)  # type: ignore[attr-defined]
-            manager = self._register_aligned(adata)
-            self._register_manager_for_instance(manager)  # type: ignore[attr-defined]
-            self._guest = manager.adata
-            return manager.adata
-        return super()._validate_anndata(adata, copy_if_view=copy_if_view)  # type: ignore[misc]
+            known = self._guest = self._register_aligned(adata)
+        return known

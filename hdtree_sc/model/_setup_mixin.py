@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data.fields import (
     CategoricalJointObsField,
     CategoricalObsField,
@@ -18,6 +17,7 @@ from scvi.data.fields import (
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._label_field import PartialLabelField
 from hdtree_sc.data._obsm_field import ObsmFeatureField
+from hdtree_sc.model._cell_manager import CellManager
 from hdtree_sc.model._validation import check_setup
 from hdtree_sc.module._hdtree import TIME_KEY
 
@@ -142,6 +142,6 @@ class SetupMixin:
             NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
             NumericalObsField(TIME_KEY, time_key, required=False),
         ]
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager = CellManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)  # type: ignore[attr-defined]

@@ -93,7 +93,7 @@ class StagedTrainingMixin(TrainingBasics, UnsupervisedTrainingMixin):
         if self.adata is None:
             msg = "train() needs cells: load or make the model with adata=."
             raise ValueError(msg)
-        self._refuse_query("train")
+        self._start_training()
         if "ckpt_path" in trainer_kwargs:
             msg = (
                 "ckpt_path: train() begins with the autoencoder. Load the model in the folder 'autoencoder' of "

@@ -14,6 +14,7 @@ from scvi import REGISTRY_KEYS, settings
 from sklearn.utils.extmath import randomized_svd
 
 from hdtree_sc._errors import whole_number
+from hdtree_sc.model._training_cells import TrainingCellsMixin
 from hdtree_sc.train import read_run, refuse_other_run, release_of
 
 if TYPE_CHECKING:
@@ -27,16 +28,13 @@ SCALE_CELLS = 5_000
 """The scale of the principal components is learned from so many cells."""
 
 
-class TrainingBasics:
+class TrainingBasics(TrainingCellsMixin):
     """Checks, the scaler and the split of a training."""
 
-    adata: Any
     module: Any
     summary_stats: Any
     init_params_: Any
     get_var_names: Any
-    train_indices_: Any
-    validation_indices: Any
     _batches: Any
 
     @staticmethod
@@ -156,10 +154,3 @@ class TrainingBasics:
         _, _, axes = randomized_svd(values - values.mean(0), n_components, random_state=0)
         held = [torch.from_numpy(part).to(scaler.components) for part in (values[:SCALE_CELLS], axes)]
         scaler.set_components(*held)
-
-    def _validation_rows(self) -> NDArray[np.int64]:
-        """Rows of the validation cells."""
-        if self.validation_indices is not None:
-            return np.asarray(self.validation_indices)
-        # of an interrupted training, and in a file, scvi-tools does not keep them
-        return np.setdiff1d(np.arange(self.adata.n_obs), self.train_indices_)

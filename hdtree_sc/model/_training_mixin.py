@@ -31,12 +31,12 @@ class TreeTrainingMixin(PairTrainingMixin):
     @property
     def _min_cells(self) -> int:
         given = self._option("min_cells")
-        return given if given is not None else int(np.clip(self.adata.n_obs // 20, 2, 10))
+        return given if given is not None else int(np.clip(self._n_cells_split // 20, 2, 10))
 
     @property
     def _max_leaves(self) -> int:
         # a leaf should hold some ten cells on average; those that are noise are found on held-out cells
-        return int(np.clip(self.adata.n_obs // 10, 2, self._option("max_leaves")))
+        return int(np.clip(self._n_cells_split // 10, 2, self._option("max_leaves")))
 
     def train(
         self,
@@ -152,7 +152,7 @@ class TreeTrainingMixin(PairTrainingMixin):
             Smallest number of training cells of a leaf, the constructor's by default.
         """
         self._require_trained("build_tree")
-        self._refuse_query("build_tree")
+        self._require_training_cells("build_tree")
         builder = builder or self._option("tree_builder")
         if builder not in BUILDERS:
             msg = f"builder: {builder!r} is none of {', '.join(BUILDERS)}."

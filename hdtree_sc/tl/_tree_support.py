@@ -239,9 +239,9 @@ def _validation(adata: AnnData, model: Any) -> tuple[NDArray[np.int64], NDArray[
     everything = np.arange(adata.n_obs)
     known = getattr(model, "adata", None)
     is_query = getattr(model, "_query_source", None) is not None
-    if known is None or is_query or not hasattr(model, "_validation_rows"):
+    if known is None or is_query or not hasattr(model, "_validation_names"):
         return everything, everything[:0]
-    kept = adata.obs_names.isin(known.obs_names[np.asarray(model._validation_rows(), dtype=np.int64)])
+    kept = adata.obs_names.isin(model._validation_names())
     if kept.all() or not kept.any():
         return everything, everything[:0]
     return np.flatnonzero(~kept), np.flatnonzero(kept)

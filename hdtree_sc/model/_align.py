@@ -1,0 +1,200 @@
+"""AnnData of the user's in the form that a model was set up with."""
+
+from __future__ import annotations
+
+import logging
+import re
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+
+from hdtree_sc._errors import listing
+from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data._obsm_field import features_of
+from hdtree_sc.model._validation import values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+logger = logging.getLogger("hdtree_sc")
+
+
+def aligned(adata: AnnData, registry: dict[str, Any], *, is_count: bool) -> AnnData:
+    """Cells with a model's features in its order, and the columns it was set up with; the given AnnData stays as it is.
+
+    Genes are matched by name. A gene that the cells lack is zero, which moves fewer cells to another leaf than its
+    training mean does (with 20 of 485 genes missing at random 5.5 against 8.9 % of the worm's cells). Categories are
+    matched by text; those that the model does not know, and columns that are missing, count as unknown.
+
+    Parameters
+    ----------
+    adata
+        The cells; views and files on disk are read.
+    registry
+        Registry of the model.
+    is_count
+        Whether the model wants counts: they are looked for in ``X`` where the layer is missing.
+
+    Raises
+    ------
+    TypeError
+        If ``adata`` is no AnnData.
+    KeyError
+        If a layer or a column of numbers is missing.
+    ValueError
+        If no feature is shared, or a gene of the model is there twice.
+    """
+    if not isinstance(adata, AnnData):
+        msg = f"adata: an anndata.AnnData wanted, got {type(adata).__name__}."
+        raise TypeError(msg)
+    setup, features = registry["setup_args"], feature_names_of(registry)
+    layer, obsm_key = setup.get("layer"), setup.get("obsm_key")
+    values, names = _source(adata, layer, obsm_key, is_count=is_count)
+    values = _with_features(values, names, features)
+    out = AnnData(values, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=features))
+    if layer is not None:
+        out.layers[layer] = out.X
+    if obsm_key is not None:
+        out.obsm[obsm_key] = out.X.toarray() if sparse.issparse(out.X) else out.X
+    for key, known in known_categories(registry).items():
+        column = adata.obs[key] if key in adata.obs else pd.Series(index=adata.obs_names, dtype=object)
+        out.obs[key] = matched(column, known, unknown=_unknown(known))
+    time_key = setup.get("time_key")
+    numbers = [time_key, setup.get("size_factor_key"), *(setup.get("continuous_covariate_keys") or [])]
+    for key in filter(None, numbers):
+        if key in adata.obs:
+            out.obs[key] = adata.obs[key]
+        elif key == time_key:
+            out.obs[key] = np.nan
+        else:
+            msg = f"adata.obs has no column {key!r}, which the model was set up with as a number of each cell."
+            raise KeyError(msg)
+    return out
+
+
+def feature_names_of(registry: dict[str, Any]) -> pd.Index:
+    """Names of a model's features, in its order."""
+    return pd.Index(registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+
+
+def _source(adata: AnnData, layer: str | None, obsm_key: str | None, *, is_count: bool) -> tuple[Any, pd.Index]:
+    """The matrix to read, in memory, and the names of its columns."""
+    # cells that a model generated hold their values in X
+    is_generated = any(isinstance(entry, dict) and "function" in entry for entry in adata.uns.values())
+    if obsm_key is not None and obsm_key in adata.obsm:
+        return values_of(adata, None, obsm_key), pd.Index(features_of(adata, obsm_key))
+    if layer is not None and layer not in adata.layers:
+        if not (is_count or is_generated):
+            msg = f"layer: adata.layers has no {layer!r}, which the model reads. It has: {listing(adata.layers)}."
+            raise KeyError(msg)
+        layer = None
+    values = values_of(adata, layer)
+    if not isinstance(values, np.ndarray) and not sparse.issparse(values):
+        # on disk
+        values = values.to_memory() if hasattr(values, "to_memory") else values[:]
+    return values, adata.var_names
+
+
+def _with_features(values: Any, names: pd.Index, features: pd.Index) -> Any:
+    """Columns of a matrix by name, zero where there are none."""
+    twice = names[names.duplicated()].intersection(features)
+    if len(twice):
+        msg = f"adata.var_names are not unique ({listing(twice)}): run adata.var_names_make_unique() first."
+        raise ValueError(msg)
+    first = np.flatnonzero(~names.duplicated())
+    column = names[first].get_indexer(features)
+    found = column >= 0
+    if not found.any():
+        msg = (
+            f"adata shares none of the model's {len(features)} genes (the model has {', '.join(features[:3])}, ...; "
+            f"adata has {', '.join(names[:3])}, ...): both need the same kind of gene name in var_names."
+        )
+        raise ValueError(msg)
+    if sparse.issparse(values):
+        values = values.tocsr()
+    if names.equals(features):
+        return values
+    values = values[:, first[column[found]]]
+    if found.all():
+        return values
+    logger.warning("%d of the model's %d genes are not in the query and count as zero.", (~found).sum(), len(features))
+    if sparse.issparse(values):
+        place = np.flatnonzero(found).astype(values.indices.dtype)
+        return sparse.csr_matrix(
+            (values.data, place[values.indices], values.indptr), shape=(values.shape[0], len(features))
+        )
+    out = np.zeros((values.shape[0], len(features)), dtype=values.dtype)
+    out[:, found] = values
+    return out
+
+
+# ---------------------------------------------------------------- categories
+
+
+def known_categories(registry: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """Categories that a model knows, in its order, by ``obs`` column."""
+    return {key: np.asarray(held[name]) for key, held, name in _mappings(registry)}
+
+
+def with_unknown(registry: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a registry whose last category of each column is the unknown one."""
+    out = deepcopy(registry)
+    for _, held, name in _mappings(out):
+        known = np.asarray(held[name])
+        unknown = _unknown(known)
+        if unknown not in known.tolist():
+            held[name] = np.array([*known.tolist(), unknown], dtype=object)
+    return out
+
+
+def _mappings(registry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Each column of categories, with the dictionary of the registry that lists them and its key there."""
+    setup, fields = registry["setup_args"], registry["field_registries"]
+    for argument, field in (("batch_key", REGISTRY_KEYS.BATCH_KEY), ("labels_key", REGISTRY_KEYS.LABELS_KEY)):
+        if setup.get(argument) is not None:
+            yield setup[argument], fields[field]["state_registry"], "categorical_mapping"
+    for key in setup.get("categorical_covariate_keys") or []:
+        yield key, fields[REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]["mappings"], key
+
+
+def _unknown(known: NDArray[Any]) -> Any:
+    """The unknown category, of the kind of the known ones: scvi-tools puts the categories of a column in order."""
+    is_number = pd.api.types.infer_dtype(known) in ("boolean", "integer", "floating", "mixed-integer-float")
+    return int(max(known)) + 1 if is_number else UNKNOWN
+
+
+def matched(column: pd.Series, known: NDArray[Any], *, unknown: Any = None) -> pd.Categorical:
+    """A column in a model's own categories, matched by text: 1, ``"1"`` and 1.0 are one category.
+
+    Parameters
+    ----------
+    column
+        Column of the user's, of any type, with gaps or without.
+    known
+        Categories of the model.
+    unknown
+        What a missing value or an unknown category becomes; None: missing.
+    """
+    held = pd.Index(known).tolist()
+    by_text = {_plain(value): value for value in reversed(held)} | {str(value): value for value in held}
+    code, values = pd.factorize(column)
+    names = values.tolist()
+    found = [by_text.get(str(name), by_text.get(_plain(name), unknown)) for name in names]
+    taken = np.empty(len(found) + 1, dtype=object)
+    taken[:-1], taken[-1] = found, unknown
+    categories = held if unknown is None or unknown in held else [*held, unknown]
+    return pd.Categorical(taken[code], categories=pd.Index(categories, dtype=object))
+
+
+def _plain(value: Any) -> str:
+    """Text of a category, where a whole number is the same whatever its type."""
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value))

@@ -1,0 +1,172 @@
+"""The cells that a model was trained on, known by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+
+from hdtree_sc._errors import listing
+from hdtree_sc.data._obsm_field import features_of
+from hdtree_sc.model._align import feature_names_of, known_categories, matched
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def cells_to_load(adata: AnnData | bool | None, registry: dict[str, Any]) -> AnnData | bool | None:  # noqa: FBT001
+    """The AnnData to register with a model that is loaded.
+
+    Parameters
+    ----------
+    adata
+        What ``load`` was given.
+    registry
+        Registry of the saved model.
+
+    Returns
+    -------
+    ``adata`` itself where it has the model's genes in its order and categories of its kinds, else a copy that has.
+
+    Raises
+    ------
+    ValueError
+        If genes are missing, or a column has categories that the model does not know.
+    """
+    if not isinstance(adata, AnnData):
+        return adata
+    setup = registry["setup_args"]
+    obsm_key, features = setup.get("obsm_key"), feature_names_of(registry)
+    names = pd.Index(features_of(adata, obsm_key))
+    place = "load_query_data(adata, model_or_folder) places other cells on its tree"
+    lacking = features.difference(names, sort=False)
+    if len(lacking):
+        msg = (
+            f"adata lacks {len(lacking)} of the model's {len(features)} genes (features): {listing(lacking)}. load "
+            f"registers the cells that the model was trained on; {place}, without these genes too."
+        )
+        raise ValueError(msg)
+    columns = {}
+    for key, known in known_categories(registry).items():
+        # a column that is missing is named by setup_anndata
+        present = pd.Index(adata.obs[key].dropna().unique()) if key in adata.obs else pd.Index(known)
+        own = matched(pd.Series(present), known)
+        if own.isna().any():
+            msg = (
+                f"adata.obs[{key!r}] has categories that the model does not know: {listing(present[own.isna()])}. load "
+                f"registers the cells that the model was trained on; {place}."
+            )
+            raise ValueError(msg)
+        if pd.api.types.infer_dtype(present) != pd.api.types.infer_dtype(known):
+            columns[key] = matched(adata.obs[key], known)
+    if not columns and names.equals(features) and not adata.is_view:
+        return adata
+    out = adata.copy() if obsm_key is not None and obsm_key in adata.obsm else adata[:, features].copy()
+    if obsm_key is not None and isinstance(out.obsm[obsm_key], pd.DataFrame):
+        out.obsm[obsm_key] = out.obsm[obsm_key][list(features)]
+    for key, column in columns.items():
+        out.obs[key] = column
+    return out
+
+
+class TrainingCellsMixin:
+    """Knows the cells of a training by their names, in whatever order or company they are loaded."""
+
+    cell_names_: list[str] | None = None
+    """Names of the cells that were split into training, validation and test cells, whose positions here are
+    ``train_indices_``, ``validation_indices_`` and ``test_indices_``.
+    """
+    adata: Any
+    adata_manager: Any
+    train_indices_: Any
+    validation_indices_: Any
+    test_indices_: Any
+    _refuse_query: Any
+
+    def _start_training(self) -> None:
+        """Refuse a model that cannot be trained; its cells are split anew if it was loaded with others."""
+        self._refuse_query("train")
+        self.adata_manager.validate(new_columns=True)
+        names = self.adata.obs_names.tolist()
+        if self.cell_names_ != names:
+            self.cell_names_ = names
+            self.train_indices_ = self.validation_indices_ = self.test_indices_ = None
+
+    def _require_training_cells(self, what: str) -> None:
+        """Refuse what is learned from the training cells where they are not all there as they were.
+
+        Raises
+        ------
+        RuntimeError
+            Of a query model.
+        ValueError
+            If the model was loaded without its cells or with others, or if they were changed in place.
+        """
+        self._refuse_query(what)
+        if self.adata is None:
+            msg = f"{what} needs the cells that the model was trained on: load it with them (adata=)."
+            raise ValueError(msg)
+        self.adata_manager.validate()
+        if self.cell_names_ is None or self.train_indices_ is None:
+            msg = (
+                f"{what} needs the cells that the model was trained on, which its file does not name: it is of an "
+                "earlier version. Load it with exactly those cells (adata=)."
+            )
+            raise ValueError(msg)
+        lost = pd.Index(self.cell_names_).difference(self.adata.obs_names, sort=False)
+        if len(lost):
+            msg = (
+                f"{what} needs the cells that the model was trained on: {len(lost)} of {len(self.cell_names_)} are "
+                f"missing in the adata that it was loaded with ({listing(lost, 3)}). Load it with all of them."
+            )
+            raise ValueError(msg)
+
+    def _find_training_cells(self, registry: dict[str, Any]) -> None:
+        """Find the cells of the training among those that a saved model was loaded with.
+
+        Parameters
+        ----------
+        registry
+            Registry of the saved model.
+        """
+        if self.adata is None:
+            return
+        names = self.adata.obs_names
+        if self.cell_names_ is None:
+            # a file of an earlier version holds positions alone
+            state = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
+            self.cell_names_ = names.tolist() if state["n_obs"] == len(names) else None
+            return
+        row = names.get_indexer(self.cell_names_)
+        if self.train_indices_ is None or (row < 0).any() or np.array_equal(row, np.arange(len(names))):
+            return
+        held_out = self._validation_rows()
+        self.train_indices_, self.validation_indices_ = row[np.asarray(self.train_indices_)], row[held_out]
+        if self.test_indices_ is not None:
+            self.test_indices_ = row[np.asarray(self.test_indices_)]
+        self.cell_names_ = names.tolist()
+
+    @property
+    def _n_cells_split(self) -> int:
+        """Number of cells that were split for training; before training, that of all cells."""
+        parts = (self.train_indices_, self.validation_indices_, self.test_indices_)
+        if any(part is None for part in parts):
+            return self.adata.n_obs
+        return sum(len(part) for part in parts)
+
+    def _validation_rows(self) -> NDArray[np.int64]:
+        """Positions of the validation cells among the cells of the training."""
+        if self.validation_indices_ is not None:
+            return np.asarray(self.validation_indices_)
+        # of an interrupted training scvi-tools does not keep them
+        n_cells = self.adata.n_obs if self.cell_names_ is None else len(self.cell_names_)
+        return np.setdiff1d(np.arange(n_cells), self.train_indices_)
+
+    def _validation_names(self) -> pd.Index:
+        """Names of the validation cells; none where the model does not know them."""
+        if self.cell_names_ is None or self.train_indices_ is None:
+            return pd.Index([], dtype=object)
+        return pd.Index(self.cell_names_)[self._validation_rows()]
