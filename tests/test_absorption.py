@@ -12,7 +12,7 @@ from scipy import sparse
 
 import hdtree_sc as ht
 from hdtree_sc.tl import _walk_solver
-from hdtree_sc.tl._absorption import absorption
+from hdtree_sc.tl._absorption import absorption, first_met
 
 
 def by_elimination(strengths: sparse.csr_matrix, time: np.ndarray, end: np.ndarray, width: float) -> np.ndarray:
@@ -121,3 +121,20 @@ def test_a_part_without_an_end_and_equal_times():
     graph = sparse.coo_matrix((np.ones(6), (a + b, b + a)), shape=(5, 5)).tocsr()
     found = absorption(graph, np.zeros(5), np.array([0, -1, 1, -1, -1]), 2, 0.0).probability
     np.testing.assert_allclose(found, [[1, 0], [0.5, 0.5], [0, 1], [0.5, 0.5], [0.5, 0.5]])
+
+
+def test_between_two_times_a_walk_meets_them_in_proportion():
+    # a chain of five cells whose ends have a time, and a cell apart that meets none
+    a, b = np.arange(4), np.arange(1, 5)
+    graph = sparse.coo_matrix((np.ones(8), (np.r_[a, b], np.r_[b, a])), shape=(6, 6)).tocsr()
+    known = np.array([True, False, False, False, True, False])
+    met = first_met(graph, np.zeros(6), known, np.array([0.0, 9, 9, 9, 1, 9])[:, None]).values[:, 0]
+    np.testing.assert_allclose(met, [0, 0.25, 0.5, 0.75, 1, np.nan], atol=1e-9)
+
+
+def test_a_time_that_most_cells_lack_still_says_where_forward_is(ordered):
+    rng = np.random.default_rng(0)
+    ordered.obs["half"] = ordered.obs["time"].where(rng.random(ordered.n_obs) < 0.1)
+    out = ht.tl.fate_probabilities(ordered, ["ASG", "AWA"], groupby="cell_type", time_key="half", copy=True)
+    assert out.uns["hdtree"]["fates"]["direction"] == "half"
+    np.testing.assert_allclose(out.obsm["hdtree_fates"].sum(1), 1, atol=1e-12)

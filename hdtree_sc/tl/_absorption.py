@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 
-from hdtree_sc.tl._walk_solver import solve_walk
+from hdtree_sc.tl._walk_solver import Solution, solve_walk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,14 +76,47 @@ def absorption(
     cells share their fate: a walk comes to all of them many times before it leaves. They are merged into one state,
     by sums of positive numbers alone, and what is left is well-conditioned.
     """
-    out = np.full((len(time), n_ends), 1.0 / n_ends)
     fixed = end >= 0
-    out[fixed] = np.eye(n_ends)[end[fixed]]
+    own = np.where(fixed[:, None], np.eye(n_ends)[end], 0.0)
+    if n_ends == 1:
+        return Absorption(np.ones((len(time), 1)), 0.0, 0.0)
+    level = time / width if width > 0 else np.zeros(len(time))
+    met = first_met(strengths, level, fixed, own, direct=direct)
+    out = np.full(own.shape, 1.0 / n_ends)
+    reached = np.isfinite(met.values[:, 0])
+    found = np.clip(met.values[reached], 0.0, 1.0)
+    out[reached] = found / found.sum(1, keepdims=True)
+    return Absorption(out, met.residual, met.error)
+
+
+def first_met(
+    strengths: sparse.csr_matrix,
+    level: NDArray[np.float64],
+    fixed: NDArray[np.bool_],
+    values: NDArray[np.float64],
+    *,
+    direct: bool | None = None,
+) -> Solution:
+    """Expected value of the first fixed cell that a walk from each cell meets; NaN where it meets none.
+
+    Parameters
+    ----------
+    strengths
+        Symmetric cell graph, (n, n).
+    level
+        A step down is ``exp(-difference)`` times as likely as one up, (n,).
+    fixed
+        Whether each cell is one at which walks end, (n,).
+    values
+        Values of the cells, of which those of fixed ones are read, (n, k).
+    direct
+        See :func:`solve_walk`.
+    """
+    out = np.where(fixed[:, None], values, np.nan)
     _, part = connected_components(strengths, directed=False)
     free = np.isin(part, part[fixed]) & ~fixed
-    if n_ends == 1 or not free.any():
-        return Absorption(out, 0.0, 0.0)
-    level = time / width if width > 0 else np.zeros(len(time))
+    if not free.any():
+        return Solution(out, 0.0, 0.0)
     edges = strengths.tocoo()
     network = sparse.csr_matrix(
         (np.log(edges.data) + np.minimum(level[edges.row], level[edges.col]), (edges.row, edges.col)), strengths.shape
@@ -95,14 +128,13 @@ def absorption(
     # last first: then the likely steps lead to earlier rows
     rows = np.unique(state[free])
     rows = rows[np.argsort(-highest[rows], kind="stable")]
-    arrival = np.zeros((n_states, n_ends))
-    arrival[state[fixed]] = out[fixed]
+    arrival = np.zeros((n_states, values.shape[1]))
+    arrival[state[fixed]] = values[fixed]
     step = step[rows]
     solved = solve_walk(step[:, rows], step @ arrival, log_degree[rows], direct=direct)
-    found = np.clip(solved.values, 0.0, 1.0)
-    arrival[rows] = found / found.sum(1, keepdims=True)
+    arrival[rows] = solved.values
     out[free] = arrival[state[free]]
-    return Absorption(out, solved.residual, solved.error)
+    return Solution(out, solved.residual, solved.error)
 
 
 def _states(network: sparse.csr_matrix, fixed: NDArray[np.bool_]) -> tuple[int, NDArray[np.int64]]:

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from hdtree_sc._errors import listing, require_obs, require_obsm
 from hdtree_sc._keys import Keys
+from hdtree_sc.tl._absorption import first_met
 from hdtree_sc.tl._order import order_from, smoothed
 from hdtree_sc.tl._root import medoid, start_cells
 from hdtree_sc.tl._terminal import names_in
@@ -23,16 +24,13 @@ if TYPE_CHECKING:
 
     from hdtree_sc.tree import Tree
 
-FILLING_STEPS = 20
-"""Steps over the graph within which a cell without a time finds neighbours that have one."""
-
 
 def forward_time(
     adata: AnnData,
     shape: Tree,
     strengths: sparse.csr_matrix,
     *,
-    root: str | Sequence[str] | None,
+    root: object,
     groupby: str | None,
     time_key: str | None,
     key: str,
@@ -83,7 +81,7 @@ def forward_time(
 
 
 def measured_time(adata: AnnData, strengths: sparse.csr_matrix, time_key: str) -> NDArray[np.float64]:
-    """A measured time averaged over neighbours, 0 to 1, (n,).
+    """A measured time averaged over neighbours, 0 to 1, (n,); without one that of the cells which a walk meets first.
 
     Parameters
     ----------
@@ -106,14 +104,14 @@ def measured_time(adata: AnnData, strengths: sparse.csr_matrix, time_key: str) -
         msg = f"time_key: adata.obs[{time_key!r}] holds no two different numbers, so it says nothing of direction."
         raise ValueError(msg)
     low, high = time[known].min(), time[known].max()
-    value, weight = np.where(known, (time - low) / (high - low), 0.0), known.astype(float)
-    if not known.all():
-        total = np.maximum(np.asarray(strengths.sum(1)).ravel(), 1e-12)
-        average = sparse.diags(1.0 / total) @ strengths
-        filled, reached = value, weight
-        for _ in range(FILLING_STEPS):
-            filled, reached = average @ filled + filled, average @ reached + reached
-        value = np.where(known, value, filled / np.maximum(reached, 1e-300))
-        value[reached <= 0] = np.median(value[known])
+    scaled = np.where(known, (time - low) / (high - low), 0.0)
+    value = first_met(strengths, np.zeros(len(time)), known, scaled[:, None]).values[:, 0]
+    lost = int(np.isnan(value).sum())
+    if lost:
+        msg = (
+            f"time_key: {lost} cells are in parts of the graph in which no cell has a time in adata.obs[{time_key!r}]. "
+            "Give some of them a time, leave them out, or join the parts (pseudotime(disconnected='bridge'))."
+        )
+        raise ValueError(msg)
     out = smoothed(value, strengths)
     return (out - out.min()) / max(float(np.ptp(out)), 1e-12)

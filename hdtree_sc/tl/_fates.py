@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.stats import entropy
 
-from hdtree_sc._errors import listing, require_obs, require_uns
+from hdtree_sc._errors import listing, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.tl._absorption import absorption
 from hdtree_sc.tl._direction import forward_time
@@ -18,13 +18,15 @@ from hdtree_sc.tl._parts import bridge_cells, on_bridge, without_bridges
 from hdtree_sc.tl._terminal import as_names, given_ends, names_of_ends
 from hdtree_sc.tl._tips import Peaks, find_peaks, resolution, tip_cells
 from hdtree_sc.tree import Tree
+from hdtree_sc.tree._cells import node_of_cells
 from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-Terminal = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+Name = str | float
+Terminal = Name | Sequence[Name] | Mapping[str, Name | Sequence[Name]]
 
 
 def fate_probabilities(
@@ -33,7 +35,7 @@ def fate_probabilities(
     key: str = "hdtree",
     *,
     groupby: str | None = None,
-    root: str | Sequence[str] | None = None,
+    root: Name | Sequence[Name] | None = None,
     time_key: str | None = None,
     n_terminal: int | None = None,
     min_significance: float = 3.0,
@@ -53,7 +55,8 @@ def fate_probabilities(
     terminal
         The ends, if they are known: names of nodes, of cells, or with `groupby` of its groups; one name, a list, or a
         mapping of an end's name to one or several of them. A node or group is an end with all its cells, a single cell
-        with its neighbours. By default ends are found.
+        with its neighbours. What is the name of a cell and of a node needs ``"cell:<name>"`` or ``"node:<name>"``. By
+        default ends are found.
     key
         Key of the tree.
     groupby
@@ -132,10 +135,9 @@ def fate_probabilities(
     keys = Keys(key)
     stored = require_uns(adata, key, "hdtree_sc.tl.tree(adata, model) and hdtree_sc.tl.lineage_graph(adata)")
     require_uns(adata, keys.neighbors, f"hdtree_sc.tl.lineage_graph(adata, key={key!r})")
-    leaf_names = require_obs(adata, keys.leaf, "hdtree_sc.tl.tree(adata, model)")
     _check(adata, terminal, groupby, n_terminal, min_significance)
     shape = Tree.from_adata(adata, key=key)
-    leaf = shape.index(leaf_names.astype(str))
+    leaf = node_of_cells(adata, shape, key=key)
     strengths = walk_strengths(adata, key=key)
     time, direction = forward_time(adata, shape, strengths, root=root, groupby=groupby, time_key=time_key, key=key)
     width = resolution(strengths, time)
