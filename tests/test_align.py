@@ -98,6 +98,17 @@ def test_cells_without_columns_count_as_unknown(known):
     np.testing.assert_allclose(model.get_latent(without), model.get_latent(new), atol=1e-6)
 
 
+def test_tests_of_genes_read_further_columns_of_a_copy(known):
+    model, adata, _ = known
+    other = adata.copy()
+    other.obs["side"] = np.array(["a", "b"])[ODD]
+    if isinstance(model, ht.BranchedDiffusion):
+        pytest.skip("its labels are its classes")
+    table = model.differential_expression(other, groupby="side", group1="a", silent=True)
+    assert set(table.index) == set(adata.var_names)
+    assert list(model.get_normalized_expression(other[:, ::-1]).columns) == list(adata.var_names)
+
+
 def test_a_gene_that_is_there_twice_is_refused_only_if_the_model_reads_it(known):
     model, adata, right = known
     extra = AnnData(np.ones((150, 2), np.float32), obs=adata.obs, var=pd.DataFrame(index=["more", "more"]))
@@ -224,3 +235,12 @@ def test_cells_that_a_model_made_are_placed_whatever_the_kind_of_the_labels():
     assert model.get_latent(made).shape == (4, 24)
     assert ht.HDTree.load_query_data(made, model).get_latent().shape == (4, 24)
     assert model.transmute(source="0", target="1", n_steps=2, seed=0).n_obs == 50
+
+
+def test_a_time_may_be_a_label_and_a_batch_too():
+    model = trained(cells(day=1.0 + ODD), batch_key="day", labels_key="day", time_key="day")
+    right = model.get_latent()
+    np.testing.assert_allclose(model.get_latent(cells(day=1 + ODD)), right, atol=1e-5)
+    new = model.get_latent(cells(day=np.where(ODD, 2.0, 7.0)))
+    np.testing.assert_allclose(new[ODD == 1], right[ODD == 1], atol=1e-5)
+    np.testing.assert_allclose(new[ODD == 0], model.get_latent(cells())[ODD == 0], atol=1e-5)
