@@ -58,24 +58,25 @@ def aligned(adata: AnnData, registry: dict[str, Any], *, is_count: bool) -> AnnD
     layer, obsm_key = setup.get("layer"), setup.get("obsm_key")
     values, names = _source(adata, layer, obsm_key, is_count=is_count)
     values = _with_features(values, names, features)
-    out = AnnData(values, obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=features))
+    out = AnnData(values, obs=adata.obs.copy(), var=pd.DataFrame(index=features))
     if layer is not None:
         out.layers[layer] = out.X
     if obsm_key is not None:
         out.obsm[obsm_key] = out.X.toarray() if sparse.issparse(out.X) else out.X
-    for key, known in known_categories(registry).items():
-        column = adata.obs[key] if key in adata.obs else pd.Series(index=adata.obs_names, dtype=object)
-        out.obs[key] = matched(column, known, unknown=_unknown(known))
+    nothing = pd.Series(np.nan, index=adata.obs_names)
+    categories = known_categories(registry)
+    for key, known in categories.items():
+        out.obs[key] = matched(adata.obs.get(key, nothing), known, unknown=_unknown(known))
     time_key = setup.get("time_key")
-    numbers = [time_key, setup.get("size_factor_key"), *(setup.get("continuous_covariate_keys") or [])]
-    for key in filter(None, numbers):
-        if key in adata.obs:
-            out.obs[key] = adata.obs[key]
-        elif key == time_key:
-            out.obs[key] = np.nan
-        else:
+    for key in filter(None, [time_key, setup.get("size_factor_key"), *(setup.get("continuous_covariate_keys") or [])]):
+        if key not in adata.obs and key != time_key:
             msg = f"adata.obs has no column {key!r}, which the model was set up with as a number of each cell."
             raise KeyError(msg)
+        out.obs[key] = adata.obs.get(key, nothing)
+        unknown = _unknown(categories[key]) if key in categories else UNKNOWN
+        if unknown != UNKNOWN:
+            # a time that is a batch too has no gaps
+            out.obs[key] = out.obs[key].fillna(unknown)
     return out
 
 

@@ -29,8 +29,9 @@ class Fingerprint:
     """Names of all cells and features, and a checksum of the values of some cells.
 
     Up to 1,000 cells, fewer where they have more than 1,000 features, are compared value by value as float32: a few
-    milliseconds, however many cells there are. All cells of a small data set are among them. A change that leaves the
-    sampled cells as they are is not seen.
+    milliseconds, however many cells there are, unless the matrix is stored by columns (CSC), which has to be read as a
+    whole for any of its rows. All cells of a small data set are among them. A change that leaves the sampled cells as
+    they are is not seen.
 
     Parameters
     ----------
@@ -110,4 +111,4 @@ def _checksum(values: Any, rows: NDArray[np.int64]) -> bytes:
     part = values[rows]
     dense = part.toarray() if sparse.issparse(part) else np.asarray(part)
     # minus zero is zero
-    return blake2b(np.ascontiguousarray(dense, dtype=np.float32) + np.float32(0)).digest()
+    return blake2b((dense.astype(np.float32) + np.float32(0)).tobytes()).digest()

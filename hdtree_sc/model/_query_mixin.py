@@ -128,7 +128,7 @@ class QueryMixin:
         ValueError
             If there is none and one is required.
         """
-        for manager in (self._adata_manager, self._guest):  # type: ignore[attr-defined]
+        for manager in (self._adata_manager, self._guest):
             if manager is not None and manager.adata is adata:
                 return manager
         if required:

@@ -64,7 +64,8 @@ def cells_to_load(adata: AnnData | bool | None, registry: dict[str, Any]) -> Ann
             columns[key] = matched(adata.obs[key], known)
     if not columns and names.equals(features) and not adata.is_view:
         return adata
-    out = adata.copy() if obsm_key is not None and obsm_key in adata.obsm else adata[:, features].copy()
+    chosen = adata if obsm_key is not None and obsm_key in adata.obsm else adata[:, features]
+    out = chosen.to_memory() if adata.isbacked else chosen.copy()
     if obsm_key is not None and isinstance(out.obsm[obsm_key], pd.DataFrame):
         out.obsm[obsm_key] = out.obsm[obsm_key][list(features)]
     for key, column in columns.items():
@@ -151,11 +152,11 @@ class TrainingCellsMixin:
 
     @property
     def _n_cells_split(self) -> int:
-        """Number of cells that were split for training; before training, that of all cells."""
-        parts = (self.train_indices_, self.validation_indices_, self.test_indices_)
-        if any(part is None for part in parts):
+        """Number of cells that were split for training; where that is not known, of all cells."""
+        if self.train_indices_ is None or self.validation_indices_ is None:
             return self.adata.n_obs
-        return sum(len(part) for part in parts)
+        parts = (self.train_indices_, self.validation_indices_, self.test_indices_)
+        return sum(len(part) for part in parts if part is not None)
 
     def _validation_rows(self) -> NDArray[np.int64]:
         """Positions of the validation cells among the cells of the training."""
