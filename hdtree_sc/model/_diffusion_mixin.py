@@ -292,7 +292,7 @@ class DiffusionMixin:
         heights = np.where(tree.is_leaf_mask, -np.inf, node_heights(tree, between).clip(LEAST_HEIGHT, top))
         codes = torch.tensor(np.array(tree.codebook))
         # of a root alone there is no spread
-        scale = codes.std(0).nan_to_num().clamp_min(1e-6)
+        scale = codes.std(0).clamp_min(1e-6) if len(codes) > 1 else torch.ones_like(codes[0])
         diffusion.path.describe((codes - codes.mean(0)) / scale, torch.from_numpy(heights))
         size = np.zeros(len(tree))
         size[tree.is_leaf_mask] = np.bincount(leaf, minlength=len(tree.leaves))

@@ -35,7 +35,7 @@ def written_or_warned(path: Path) -> Iterator[None]:
         warnings.warn(
             f"checkpoint_dir: {path} could not be written ({error}); its disk has {free:,.0f} MB free. Training goes "
             "on, and the checkpoint before it, if there is one, stays.",
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

@@ -18,6 +18,8 @@ WARNINGS = (
     r"The number of training batches .* is smaller than the logging interval",
     # minibatches are cut out of tensors: there is nothing for workers to do
     r".*does not have many workers.*",
+    # what a new class is added to stands still
+    r"Found \d+ module\(s\) in eval mode",
 )
 
 
