@@ -92,7 +92,7 @@ def cell_values(
     """
     if name not in adata.obs:
         return _gene(adata, name, layer=layer, use_raw=use_raw, argument=argument)
-    if name in adata.var_names:
+    if name in adata.var_names or (adata.raw is not None and name in adata.raw.var_names):
         msg = (
             f"{argument}={name!r} is a column of adata.obs and a gene: the column is drawn. Rename it to draw the gene."
         )

@@ -192,7 +192,7 @@ def _name_ends(cells: CellMap, adata: AnnData, keys: Keys, names: Sequence[str])
     place = np.array(where)
     cells.ax.scatter(*place.T, s=42, c=_style.ink(), edgecolors=_style.paper(cells.ax), linewidths=1.2, zorder=6)
     # names are parted at the size that the map will have
-    cells.ax.get_figure(root=True).draw_without_rendering()
+    _style.lay_out(cells.ax)
     cells.write_names(place, written, lift=10)
 
 

@@ -51,7 +51,11 @@ def colors_asked(color: Color, ax: Axes | None) -> list[str | None]:
 
 
 def color_panels(
-    ax: Axes | None, figsize: tuple[float, float] | None, sizes: Sequence[tuple[float, float]], title: str | None
+    ax: Axes | None,
+    figsize: tuple[float, float] | None,
+    sizes: Sequence[tuple[float, float]],
+    title: str | None,
+    **spelled: Any,
 ) -> list[Axes]:
     """Axes for pictures that differ in colour, each in a part of the figure with room for its own legends.
 
@@ -65,6 +69,8 @@ def color_panels(
         Inches that each picture would have alone.
     title
         Of the figure, where it has several pictures.
+    **spelled
+        Of the title, see `literal`.
     """
     if len(sizes) == 1:
         return [_style.new_axes(ax, figsize, sizes[0])]
@@ -73,7 +79,7 @@ def color_panels(
     width, height = np.max(sizes, axis=0)
     figure = plt.figure(figsize=figsize or (columns * width, rows * height), layout="constrained")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, **spelled)
     places = figure.add_gridspec(rows, columns)
     return [figure.add_subfigure(places[divmod(i, columns)]).subplots() for i in range(len(sizes))]
 

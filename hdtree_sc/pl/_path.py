@@ -129,7 +129,11 @@ def lineage_path(
     cmap = _style.get_cmap(cmap)
     palettes = _style.colors_of(adata, columns, palette)
     ends = path_title(adata, path, table, key=key)
-    panels = _panels.color_panels(ax, figsize, [(6.6, 5.6)] * len(asked), ends if title is None else title)
+    sizes = [(6.6, 5.6)] * len(asked)
+    if title is None:
+        panels = _panels.color_panels(ax, figsize, sizes, ends, **_style.literal(ends))
+    else:
+        panels = _panels.color_panels(ax, figsize, sizes, title)
     for shown, one, values, colors in zip(panels, asked, columns, palettes, strict=True):
         cells = CellMap(shown, xy, name, size=size, alpha=alpha, legend_fontsize=legend_fontsize)
         fontsize = cells.side.fontsize

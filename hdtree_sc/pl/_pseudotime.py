@@ -164,7 +164,7 @@ def _measured(adata: AnnData, name: str) -> _cells.CellValues:
     if name not in adata.obs:
         msg = f"time_key={name!r} is not a column of adata.obs. Columns: {listing(adata.obs.columns)}."
         raise KeyError(msg)
-    values = _cells.cell_values(adata, name)
+    values = _cells.cell_values(adata, name, argument="time_key")
     if values.is_categorical:
         msg = f"time_key={name!r} has to be a numeric column of adata.obs: convert it, or use groupby={name!r}."
         raise ValueError(msg)

@@ -177,7 +177,7 @@ class CellMap:
         present = [code for code in range(len(values.categories)) if (seen & (values.values == code)).any()]
         where = np.array([np.median(self.xy[seen & (values.values == code)], axis=0) for code in present])
         if present:
-            self.ax.get_figure(root=True).draw_without_rendering()
+            _style.lay_out(self.ax)
             self.write_names(where, [values.categories[code] for code in present])
 
 

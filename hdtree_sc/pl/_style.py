@@ -238,9 +238,20 @@ def figure_inches(ax: Axes) -> tuple[float, float]:
 
 def settle(ax: Axes) -> None:
     """Let a figure that lays itself out (as ours do) find its sizes, so that text can be fitted to them."""
+    if ax.get_figure(root=True).get_layout_engine() is not None:
+        lay_out(ax)
+
+
+def lay_out(ax: Axes) -> None:
+    """Find limits and sizes, without the other parts of the figure: each part is laid out by itself."""
     figure = ax.get_figure(root=True)
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
+    others = [one for one in figure.axes if one.get_figure(root=False) is not ax.get_figure(root=False)]
+    hidden = [one for one in others if one.get_visible()]
+    for one in hidden:
+        one.set_visible(False)
+    figure.draw_without_rendering()
+    for one in hidden:
+        one.set_visible(True)
 
 
 def axes_inches(ax: Axes) -> tuple[float, float]:

@@ -79,7 +79,7 @@ def training(
     ncols
         Most panels in a row.
     legend_loc
-        Where matplotlib puts the legend of the first panel; ``None``: none.
+        Where matplotlib puts the legend, in the first panel of several curves; ``None``: none.
     title
         Of the figure, or of `ax`.
     figsize
@@ -127,8 +127,9 @@ def training(
         panels = panels[: len(chosen)]
         if title is not None:
             figure.suptitle(title)
-    for i, (panel, name) in enumerate(zip(panels, chosen, strict=True)):
-        _panel(panel, name, curves[name], log=log, legend_loc=legend_loc if i == 0 else None)
+    explained = next((name for name in chosen if len(curves[name]) > 1), None)
+    for panel, name in zip(panels, chosen, strict=True):
+        _panel(panel, name, curves[name], log=log, legend_loc=legend_loc if name == explained else None)
     if ax is not None and title is not None:
         ax.set_title(title)
     return _style.finish(_panels.gathered(panels), given=ax is not None, show=show)

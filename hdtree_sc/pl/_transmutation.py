@@ -178,7 +178,7 @@ def transmutation(
         label = f"ln(1 + counts per {target_sum:,.0f})" if log_normalize else "Expression"
         fontsize = side_fontsize(*panels[0].get_figure(root=True).get_size_inches())
         right.supylabel(label, fontsize=fontsize)
-        _style.settle(panels[0])
+        _style.settle(panels[1])
         _fit_texts(panels[1:], fontsize)
     return _style.finish(gathered(panels), given=ax is not None, show=show)
 
