@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -87,6 +89,15 @@ class TestNodeMarkers:
         assert aware["pval_adj"] > 1e-3
         assert abs(aware["log2fc"]) < 0.5 * abs(naive["log2fc"])
         assert aware["n_batches"] == 2
+
+    def test_genes_that_a_batch_does_not_have_are_no_cause_for_warnings(self, annotated):
+        tables = []
+        for batch_key in (None, "batch"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)
+                warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ nodes are left out")
+                tables.append(ht.tl.node_markers(annotated, batch_key=batch_key))
+        assert all(np.isfinite(table[["score", "log2fc", "pval_adj"]]).all(axis=None) for table in tables)
 
     def test_dense_sparse_and_single_precision_agree(self, annotated):
         tree = ht.get.tree(annotated)

@@ -13,11 +13,11 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.legend import Legend
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from scipy.sparse import csr_matrix
 
 import hdtree_sc as ht
-from hdtree_sc.pl import _cells, _layout, _style
+from hdtree_sc.pl import _cells, _layout, _panels, _style
 from hdtree_sc.pl._path import path_table
 from hdtree_sc.pl._tree import tree_data
 from hdtree_sc.tree import Tree
@@ -346,7 +346,7 @@ class TestPalette:
         with pytest.raises(ValueError, match="'C'"):
             ht.pl.tree(adata, color="type", palette={"A": "red", "B": "lime"}, show=False)
 
-    @pytest.mark.parametrize("n", [10, 20, 28, 102, 103])
+    @pytest.mark.parametrize("n", [10, 20, 28, 102])
     def test_default_palettes_are_scanpys(self, n):
         scanpy_utils = pytest.importorskip("scanpy.plotting._utils")
         obs = pd.DataFrame({"g": pd.Categorical(range(n))}, index=[str(i) for i in range(n)])
@@ -354,6 +354,41 @@ class TestPalette:
         scanpy_utils._set_default_colors_for_categorical_obs(adata, "g")
         expected = [to_hex(color) for color in adata.uns["g_colors"]]
         assert [to_hex(color) for color in _style.default_palette(n)] == expected
+
+    @pytest.mark.parametrize("n", [103, 137, 500])
+    def test_more_categories_than_scanpy_has_colours_for_get_colours_of_their_own(self, n):
+        colors = _style.default_palette(n)
+        assert len({to_hex(color) for color in colors}) == n
+        assert colors[:102] == _style.default_palette(102)
+
+    def test_colours_are_those_of_the_categories_there_are_now(self, adata):
+        clusters = np.arange(adata.n_obs)
+        for n, stored in ((4, ["grey"] * 137), (80, None), (4, None), (1, None)):
+            adata.obs["leiden"] = pd.Categorical((clusters % n).astype(str))
+            if stored is not None:
+                adata.uns["leiden_colors"] = stored
+            ht.pl.tree(adata, color="leiden", legend_loc=None, show=False)
+            assert adata.uns["leiden_colors"] == [to_hex(color) for color in _style.default_palette(n)]
+
+    def test_the_grey_that_scanpy_gives_to_too_many_categories_is_replaced(self):
+        names = tuple(str(i) for i in range(103))
+        adata = ad.AnnData(np.zeros((103, 1)))
+        adata.uns["g_colors"] = ["#808080"] * 103
+        values = _cells.CellValues("g", np.arange(103), names, is_obs=True)
+        assert len(set(_style.category_colors(adata, values))) == 103
+        assert len(set(adata.uns["g_colors"])) == 103
+
+    def test_a_colour_map_with_too_few_colours_is_said(self, adata):
+        adata.obs["many"] = pd.Categorical((np.arange(adata.n_obs) % 34).astype(str))
+        with pytest.warns(UserWarning, match="palette has 20 colours for 34 categories"):
+            ht.pl.tree(adata, color="many", palette="tab20", legend_loc=None, show=False)
+
+    def test_nothing_is_stored_before_all_colours_are_found(self, adata):
+        adata.obs["other"] = adata.obs["type"].cat.rename_categories({"A": "a"})
+        for color, palette in ((["type", "no"], None), (["type", "other"], {"A": "red", "B": "lime", "C": "blue"})):
+            with pytest.raises((KeyError, ValueError)):
+                ht.pl.tree(adata, color=color, palette=palette, show=False)
+        assert [key for key in adata.uns if key.endswith("_colors")] == []
 
     def test_nothing_else_of_the_users_data_is_touched(self, adata):
         before = adata.copy()
@@ -554,6 +589,189 @@ class TestTraining:
             ht.pl.training({}, show=False)
         with pytest.raises(KeyError, match="'elbo'"):
             ht.pl.training(self.history(), keys=["ebo"], show=False)
+
+
+SEVERAL = {
+    "tree": lambda a, **more: ht.pl.tree(a, show=False, **more),
+    "tree_on_embedding": lambda a, **more: ht.pl.tree_on_embedding(a, show=False, **more),
+    "lineage_path": lambda a, **more: ht.pl.lineage_path(a, show=False, **more),
+}
+
+
+class TestSeveralColours:
+    @pytest.mark.parametrize("draw", SEVERAL.values(), ids=SEVERAL)
+    def test_each_has_a_panel_with_its_own_legend(self, adata, draw):
+        axes = draw(adata, color=["type", "geneA", None])
+        assert [ax.get_title() for ax in axes[:2]] == ["type", "geneA"]
+        assert len({ax.figure.get_figure(root=True) for ax in axes}) == 1
+        assert entries(axes[0])[:3] == ["A", "B", "C"]
+        assert axes[1].child_axes  # the colour bar
+        axes[0].get_figure(root=True).canvas.draw()
+        boxes = [ax.get_tightbbox() for ax in axes]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+    @pytest.mark.parametrize("draw", SEVERAL.values(), ids=SEVERAL)
+    def test_a_list_of_one_is_that_one(self, adata, draw):
+        assert isinstance(draw(adata, color=["type"]), plt.Axes)
+
+    @pytest.mark.parametrize("color", [["a", "b"], ("a", "b"), pd.Index(["a", "b"]), np.array(["a", "b"])])
+    def test_any_list_of_names_will_do(self, color):
+        assert _panels.colors_asked(color, None) == ["a", "b"]
+
+    @pytest.mark.parametrize("draw", SEVERAL.values(), ids=SEVERAL)
+    def test_what_is_no_list_of_names_is_refused(self, adata, draw):
+        _, ax = plt.subplots()
+        figures = plt.get_fignums()
+        for color, error, says in (
+            (["type", "time"], ValueError, "color names 2 panels"),
+            ([], ValueError, "color: an empty list"),
+            (3, TypeError, r"color: 3 \(int\) is no name"),
+            (["type", 3], TypeError, r"color: 3 \(int\) is no name"),
+            (["type", "typ"], KeyError, "'typ'"),
+        ):
+            with pytest.raises(error, match=says):
+                draw(adata, color=color, ax=None if error is KeyError else ax)
+        assert plt.get_fignums() == figures
+        assert draw(adata, color=["type"], ax=ax) is ax
+
+    def test_the_title_is_that_of_the_figure(self, adata):
+        axes = ht.pl.tree(adata, color=["type", "time"], title="both", figsize=(9, 3), show=False)
+        figure = axes[0].get_figure(root=True)
+        assert figure.get_suptitle() == "both"
+        assert figure.get_size_inches().tolist() == [9, 3]
+
+    def test_panels_of_genes_take_one_colour(self, adata):
+        with pytest.raises(ValueError, match="color: 2 given"):
+            ht.pl.gene_trends(adata, genes="geneA", color=["type", "time"], show=False)
+
+
+NASTY = {"A": "$x_1$", "B": "IL-2 ($^$)", "C": r"_a\b {50}%"}
+
+
+class TestNamesAsSpelled:
+    @pytest.fixture
+    def named(self, adata):
+        """Names that mathtext would typeset or cannot read, everywhere a plot takes one from."""
+        adata.obs["$k$"] = adata.obs["type"].cat.rename_categories(NASTY)
+        adata.obs["$t$"] = adata.obs["time"]
+        adata.var_names = ["$g_1$", "$^$", "c"]
+        adata.obsm["X_$m$"] = adata.obsm["X_umap"]
+        paths = adata.uns["hdtree"]["paths"]
+        adata.uns["hdtree"]["paths"] = {"$^$ -> $x_1$": paths["0.0 -> 1"].assign(groupby="$k$")}
+        adata.uns["hdtree"]["last_path"] = "$^$ -> $x_1$"
+        fate = adata.obs["$k$"].cat.remove_categories([NASTY["C"]]).fillna(NASTY["A"])
+        adata.obs["hdtree_fate"], adata.obs["hdtree_terminal"] = fate, fate
+        ends = pd.get_dummies(fate).astype(float)
+        adata.obsm["hdtree_fates"] = ends.set_axis(list(map(str, ends.columns)), axis=1)
+        return adata
+
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            lambda a: ht.pl.tree(a, color="$k$", show=False),
+            lambda a: ht.pl.tree(a, color=["$k$", "$^$"], orientation="left", show=False),
+            lambda a: ht.pl.tree(a, color="$k$", legend_loc="upper left", show=False),
+            lambda a: ht.pl.tree_on_embedding(a, color="$k$", basis="$m$", show=False),
+            lambda a: ht.pl.tree_on_embedding(a, color=["$k$", "$g_1$"], legend_loc="on data", show=False),
+            lambda a: ht.pl.pseudotime(a, groupby="$k$", time_key="$t$", show=False),
+            lambda a: ht.pl.pseudotime(a, time_key="$t$", show=False),
+            lambda a: ht.pl.lineage_path(a, show=False),
+            lambda a: ht.pl.lineage_path(a, color=["$k$", "$^$"], show=False),
+            lambda a: ht.pl.fates(a, show=False),
+            lambda a: ht.pl.fates(a, panels=True, show=False),
+            lambda a: ht.pl.fates(a, groupby="$k$", show=False),
+            lambda a: ht.pl.path_heatmap(a, show=False),
+            lambda a: ht.pl.gene_trends(a, genes=["$g_1$", "$^$"], show=False),
+            lambda a: ht.pl.gene_trends(a, {"$^$": None, "$x_1$": None}, genes="$g_1$", show=False),
+            lambda a: ht.pl.training({"train_loss_$^$": pd.DataFrame({"x": [2.0, 1.0]})}, show=False),
+        ],
+    )
+    def test_no_name_is_mathematics(self, named, draw):
+        figure = np.ravel(draw(named))[0].get_figure(root=True)
+        figure.canvas.draw()
+        names = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+        assert names
+        assert [text.get_text() for text in names if text.get_parse_math()] == []
+
+    def test_axes_of_the_user_are_no_exception(self, named):
+        figure, ax = plt.subplots()
+        ax.set_title("before")
+        figure.canvas.draw()  # its ticks are made
+        ht.pl.pseudotime(named, groupby="$k$", ax=ax)
+        figure.canvas.draw()
+        assert sum("$" in text.get_text() for text in ax.get_yticklabels()) == 2
+
+    def test_what_the_user_writes_may_be_mathematics(self, named):
+        ax = ht.pl.tree(named, color="type", title=r"$\alpha$", show=False)
+        assert ax.title.get_parse_math()
+        assert ht.pl.tree(named, color="type", show=False).title.get_parse_math()
+
+    def test_tex_reads_no_name(self):
+        with plt.rc_context({"text.usetex": True}):
+            assert _style.literal("a_b") == _style.literal("5 %") == _style.literal("\u03b2") == {"usetex": False}
+            assert _style.literal("T cells") == {}
+
+    def test_logarithmic_axes_keep_their_powers(self):
+        ax = ht.pl.training({"train_loss": pd.DataFrame({"x": [1e3, 1.0]})}, log=True, show=False)
+        ax.figure.canvas.draw()
+        assert all(text.get_parse_math() for text in ax.get_yticklabels())
+
+
+class TestColumns:
+    def test_a_gene_that_is_there_twice_is_refused_by_name(self, adata):
+        adata.var_names = ["twice", "twice", "once"]
+        draws = [
+            lambda: ht.pl.tree(adata, color="twice", show=False),
+            lambda: ht.pl.tree_on_embedding(adata, color=["type", "twice"], show=False),
+            lambda: ht.pl.lineage_path(adata, color="twice", show=False),
+            lambda: ht.pl.gene_trends(adata, genes=["once", "twice"], show=False),
+            lambda: ht.pl.path_heatmap(adata, genes=["twice"], show=False),
+        ]
+        for draw in draws:
+            with pytest.raises(ValueError, match="'twice' more than once; make the names unique"):
+                draw()
+        assert _cells.cell_values(adata, "once").values.sum() == 30
+
+    def test_of_a_column_and_a_gene_of_one_name_the_column_is_drawn_and_that_is_said(self, adata):
+        adata.obs["geneA"] = np.arange(80.0)
+        with pytest.warns(UserWarning, match="color='geneA' is a column of adata.obs and a gene: the column is drawn"):
+            ax = ht.pl.tree(adata, color="geneA", show=False)
+        heat = next(c for c in ax.collections if c.get_array() is not None)
+        assert np.asarray(heat.get_array())[0] == 39.5
+
+    @pytest.mark.parametrize(
+        "column", [np.full(80, np.nan), np.full(80, np.inf), pd.Categorical([None] * 80, categories=["A"])]
+    )
+    def test_a_column_without_values_is_refused_by_name(self, adata, column):
+        adata.obs["empty"] = column
+        for draw in SEVERAL.values():
+            with pytest.raises(ValueError, match=r"adata.obs\['empty'\] holds no values"):
+                draw(adata, color="empty")
+
+    def test_true_and_false_are_categories(self, adata):
+        adata.obs["bool"] = np.arange(80) % 4 == 0
+        adata.obs["gaps"] = pd.array([True, False, None, True] * 20, dtype="boolean")
+        assert entries(ht.pl.tree(adata, color="bool", show=False))[:2] == ["False", "True"]
+        assert entries(ht.pl.tree(adata, color="gaps", show=False))[:3] == ["False", "True", "NA"]
+        assert "bool_colors" not in adata.uns
+
+    @pytest.mark.parametrize(
+        "draw", [*list(SEVERAL.values())[:2], lambda a, **m: ht.pl.pseudotime(a, groupby=m["color"], show=False)]
+    )
+    def test_categories_that_no_cell_has_any_more_are_not_named(self, adata, draw):
+        ht.pl.tree(adata, color="type", show=False)
+        part = adata[adata.obs["type"] != "A"].copy()
+        part.obs["type"] = part.obs["type"].astype(object).astype(pd.CategoricalDtype(["A", "B", "C", "D"]))
+        part.uns["type_colors"] = [*adata.uns["type_colors"], "#000000"]
+        ax = draw(part, color="type")
+        names = entries(ax) or [label.get_text().split()[0] for label in ax.get_yticklabels()]
+        assert not {"A", "D"} & set(names)
+        assert part.uns["type_colors"][:3] == adata.uns["type_colors"]
+
+    def test_names_that_begin_with_an_underscore_are_in_the_legend(self, adata):
+        adata.obs["type"] = adata.obs["type"].cat.rename_categories({"A": "_A"})
+        for loc in ("right margin", "upper left"):
+            assert "_A" in entries(ht.pl.tree(adata, color="type", legend_loc=loc, show=False))
 
 
 class TestDoor:

@@ -294,16 +294,74 @@ class TestNewick:
             ("(A,B)C", "(A,B)C;"),
             ("(A:1,B:1e-3)C:0.5;", "(A:1.0,B:0.001)C:0.5;"),
             ("(A[&R]:1,B)[note]C;", "(A:1.0,B)C;"),
-            ("('T cell','it''s (a): [x];')x_y;", "('T cell','it''s (a): [x];')x_y;"),
+            ("('T cell','it''s (a): [x];')x_y;", "('T cell','it''s (a): [x];')'x_y';"),
             ("(,(,));", "(0,(1.0,1.1)1)root;"),
             ("(1,0,);", "(1,0,2)root;"),
-            ("(,0);", "(0_1,0)root;"),
+            ("(,0);", "('0_1',0)root;"),
             ("((a))b;", "((a)0)b;"),
             ("A;", "A;"),
         ],
     )
     def test_foreign_text(self, text, written):
         assert Tree.from_newick(text).to_newick() == written
+
+    @pytest.mark.parametrize(
+        "name", ["AWC_ON", "it's", "a,b (c)", 'x"y"', "{a}", "k=1", "a\\b", "$x_1$", "5%", "T cells+", "\u03b2", "a\nb"]
+    )
+    def test_names_that_other_readers_misread_are_quoted(self, name):
+        text = Tree.from_parents({name: "P", "0.1-b": "P"}).to_newick()
+        quoted = name.replace("'", "''")
+        assert text == f"('{quoted}',0.1-b)P;"
+        assert Tree.from_newick(text).leaves == (name, "0.1-b")
+
+    @pytest.mark.parametrize(
+        ("text", "names", "support"),
+        [
+            ("(((a:1,b:1)100:1,c:2)100:1,d:3);", "root 0 0.0 a b c d", {"0": 100, "0.0": 100}),
+            ("((a,b)95,(c,d)Mammalia)1.0;", "root 0 a b Mammalia c d", {"root": 1, "0": 95}),
+            ("((a,b)1,(c,d)1);", "root 0 a b 1 c d", {"0": 1, "1": 1}),
+            ("((a,b).5:1,(c,d)9e-1:2);", "root 0 a b 1 c d", {"0": 0.5, "1": 0.9}),
+            ("((1,2)100,(3,4)100);", "root 0 1 2 1_1 3 4", {"0": 100, "1_1": 100}),  # no two nodes are called 100
+            ("((a,b)'95',c);", "root 95 a b c", {}),
+            ("((0.0,0.1)0,1)root;", "root 0 0.0 0.1 1", {}),  # paths
+            ("((a,b)0,c)root;", "root 0 a b c", {}),
+            ("((3,4)1,(5,6)2)0;", "0 1 3 4 2 5 6", {}),  # numbers are names here
+            ("((a,b)nan,c)inf;", "inf nan a b c", {}),
+        ],
+    )
+    def test_numbers_at_inner_nodes_are_support(self, text, names, support):
+        tree = Tree.from_newick(text)
+        assert " ".join(tree.nodes) == names
+        known = {} if tree.support is None else dict(zip(tree.nodes, tree.support.tolist(), strict=True))
+        assert {name: value for name, value in known.items() if not np.isnan(value)} == support
+        assert Tree.from_newick(tree.to_newick()) == tree
+        assert Tree.from_frame(tree.to_frame()) == Tree.from_networkx(tree.to_networkx()) == tree
+        assert pickle.loads(pickle.dumps(tree)) == tree
+
+    def test_support_is_written_where_it_was_read_and_goes_with_its_node(self):
+        tree = Tree.from_newick("(((a:1,b:1)100:1,c:2)97.5:1,d:3);")
+        assert tree.to_newick() == "(((a:1.0,b:1.0)100:1.0,c:2.0)97.5:1.0,d:3.0)root;"
+        np.testing.assert_array_equal(tree.cut(n_leaves=3).support, [np.nan, 97.5, 100, np.nan, np.nan])
+        named = Tree(["r", "x", "a", "b", "c"], [-1, 0, 1, 1, 0], support=[np.nan, 90, np.nan, np.nan, np.nan])
+        assert named.to_newick() == "((a,b)x,c)r;"  # a name of its own is not lost
+
+    def test_inner_names_that_would_be_read_as_support_are_quoted(self):
+        tree = Tree(["r", "8", "a", "b"], [-1, 0, 1, 1])
+        assert tree.to_newick() == "((a,b)'8')r;"
+        assert Tree.from_newick(tree.to_newick()).nodes == tree.nodes
+
+    def test_names_of_a_deep_tree_without_names_take_little_memory(self):
+        n = 20_000
+        tree = Tree.from_newick("(" * n + ")" * n + ";")
+        assert len(tree) == n + 1
+        assert tree.nodes[:3] == ("root", "0", "0.0")
+        assert max(map(len, tree.nodes)) <= 60
+        assert "node31" in tree
+
+    @pytest.mark.parametrize(("text", "says"), [(b"(a,b);", "got bytes; decode it"), (None, "NoneType"), (3, "int")])
+    def test_only_text_is_read(self, text, says):
+        with pytest.raises(TypeError, match=says):
+            Tree.from_newick(text)
 
     def test_heights_of_foreign_lengths_are_the_longest_way_down(self):
         tree = Tree.from_newick("((a:1,b:3)x:1,c:2)r;")
@@ -368,6 +426,9 @@ class TestNetworkx:
             assert tree.lca(a, b) == nx.lowest_common_ancestor(graph, a, b)
 
     def test_what_is_no_tree(self):
+        for nothing in (None, "graph"):
+            with pytest.raises(TypeError, match="graph: a networkx.DiGraph is wanted"):
+                Tree.from_networkx(nothing)
         with pytest.raises(ValueError, match="undirected"):
             Tree.from_networkx(nx.Graph([(0, 1)]))
         with pytest.raises(ValueError, match="more than one parent: '2'"):
@@ -406,6 +467,12 @@ class TestFrame:
         assert Tree.from_frame(frame.astype("string")).leaves == ("a", "b")
 
     def test_bad_tables(self):
+        with pytest.raises(TypeError, match="nodes: a DataFrame .* got NoneType"):
+            Tree.from_frame(None)
+        with pytest.raises(TypeError, match="parents: a mapping .* got NoneType"):
+            Tree.from_parents(None)
+        with pytest.raises(ValueError, match="non-empty string as its name, got ''"):
+            Tree.from_frame(pd.DataFrame({"parent": ["", "r"]}, index=["r", np.nan]))
         with pytest.raises(ValueError, match="a column 'parent'.*'up'"):
             Tree.from_frame(pd.DataFrame({"up": [""]}, index=["r"]))
         with pytest.raises(ValueError, match="parent 'q' of node 'a' is not a node; they are 'r', 'a'"):

@@ -13,6 +13,7 @@ from hdtree_sc._errors import listing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -145,20 +146,46 @@ def gene_numbers(adata: AnnData, genes: Sequence[str] | str) -> NDArray[np.int64
     KeyError
         A gene is not there.
     ValueError
-        No gene is given.
+        No gene is given, or one is there more than once.
     """
     names = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
     if not names:
         msg = "genes: none given."
         raise ValueError(msg)
-    number = adata.var_names.get_indexer_for(names)
-    if (number < 0).any():
-        unknown = [name for name, at in zip(names, number, strict=False) if at < 0]
+    unknown = [name for name in names if name not in adata.var_names]
+    if unknown:
         close = [match for name in unknown for match in get_close_matches(name, list(adata.var_names), n=3)]
         hint = f" Did you mean {listing(close)}?" if close else ""
         msg = f"genes: {listing(unknown)} are not in adata.var_names.{hint}"
         raise KeyError(msg)
-    return number.astype(np.int64)
+    return gene_columns(adata.var_names, names, "genes")
+
+
+def gene_columns(
+    var_names: pd.Index, names: Sequence[str], argument: str, where: str = "adata.var_names"
+) -> NDArray[np.int64]:
+    """Columns of genes that are known to be there, in the order given.
+
+    Parameters
+    ----------
+    var_names
+        Names of all genes.
+    names
+        Those wanted.
+    argument, where
+        What they were given as, and what `var_names` are called, for the message.
+
+    Raises
+    ------
+    ValueError
+        One of the genes is there more than once.
+    """
+    twice = set(var_names[var_names.duplicated()])
+    if twice.intersection(names):
+        which = listing(name for name in dict.fromkeys(names) if name in twice)
+        msg = f"{argument}: {where} has {which} more than once; make the names unique (adata.var_names_make_unique())."
+        raise ValueError(msg)
+    return var_names.get_indexer_for(names).astype(np.int64)
 
 
 def median_library(library: NDArray[np.float64] | None) -> float:

@@ -95,9 +95,9 @@ def branch_points(
         if support and np.isfinite(point["support"]):
             ax.annotate(
                 f"{point['support']:.0%}", (at[node], row[node]), (5, 3), textcoords="offset points", va="bottom",
-                fontsize="x-small", path_effects=_style.halo(ax), zorder=4,
+                fontsize="x-small", path_effects=_style.halo(ax), zorder=4, **_style.literal("%"),
             )  # fmt: skip
-    ax.set_yticks(range(len(labels)), [_style.shorten(label) for label in labels])
+    ax.set_yticks(range(len(labels)), [_style.shorten(label) for label in labels], **_style.literal(*labels))
     for tick, color in zip(ax.get_yticklabels(), colors, strict=True):
         tick.set_color(_style.blend(color, _style.ink(), 0.75))
     ax.set_ylim(len(labels) - 0.4, -0.6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from hdtree_sc._errors import listing, require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
+from hdtree_sc.get._expression import gene_columns
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._sums import subtree_sums
 
@@ -52,6 +54,11 @@ class CellValues:
         """Whether some cell has no value."""
         return bool((self.values < 0).any() if self.is_categorical else np.isnan(self.values).any())
 
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which categories some cell has ``(n_categories,)``; the others may be left from cells that are gone."""
+        return np.isin(np.arange(len(self.categories)), self.values)
+
 
 def cell_values(
     adata: AnnData, name: str, *, layer: str | None = None, use_raw: bool | None = None, argument: str = "color"
@@ -75,14 +82,25 @@ def cell_values(
     ------
     KeyError
         Neither a column nor a gene has this name.
+    ValueError
+        No cell has a value, or there are several genes of this name.
+
+    Warns
+    -----
+    UserWarning
+        A column and a gene have this name: the column is taken, as scanpy does.
     """
-    if name in adata.obs:
-        column = adata.obs[name]
-        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            values = column.to_numpy(dtype=float, na_value=np.nan)
-            return CellValues(name, np.where(np.isfinite(values), values, np.nan))
-        return _categories(name, column)
-    return _gene(adata, name, layer=layer, use_raw=use_raw, argument=argument)
+    if name not in adata.obs:
+        return _gene(adata, name, layer=layer, use_raw=use_raw, argument=argument)
+    if name in adata.var_names or (adata.raw is not None and name in adata.raw.var_names):
+        msg = (
+            f"{argument}={name!r} is a column of adata.obs and a gene: the column is drawn. Rename it to draw the gene."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=4)
+    column = adata.obs[name]
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return _numbers(name, column.to_numpy(dtype=float, na_value=np.nan), f"adata.obs[{name!r}]")
+    return _categories(name, column)
 
 
 def categorical_values(adata: AnnData, name: str, *, argument: str = "groupby") -> CellValues:
@@ -101,6 +119,8 @@ def categorical_values(adata: AnnData, name: str, *, argument: str = "groupby") 
     ------
     KeyError
         There is no such column.
+    ValueError
+        No cell has a value.
     """
     if name not in adata.obs:
         msg = f"{argument}={name!r} is not a column of adata.obs. Columns: {listing(adata.obs.columns)}."
@@ -112,10 +132,18 @@ def _categories(name: str, column: pd.Series) -> CellValues:
     is_obs = isinstance(column.dtype, pd.CategoricalDtype)
     data = pd.Categorical(column)
     names = tuple(str(category) for category in data.categories)
-    if not names:
+    if (data.codes < 0).all():
         msg = f"adata.obs[{name!r}] holds no values, only missing ones."
         raise ValueError(msg)
     return CellValues(name, np.asarray(data.codes, dtype=np.int64), names, is_obs)
+
+
+def _numbers(name: str, values: NDArray[np.float64], where: str) -> CellValues:
+    finite = np.isfinite(values)
+    if not finite.any():
+        msg = f"{where} holds no values, only missing or infinite ones."
+        raise ValueError(msg)
+    return CellValues(name, np.where(finite, values, np.nan))
 
 
 def _gene(adata: AnnData, name: str, *, layer: str | None, use_raw: bool | None, argument: str) -> CellValues:
@@ -131,20 +159,20 @@ def _gene(adata: AnnData, name: str, *, layer: str | None, use_raw: bool | None,
         msg = f"layer={layer!r} is not in adata.layers. Layers: {listing(adata.layers)}."
         raise KeyError(msg)
     source = adata.raw if use_raw else adata
+    genes = "adata.raw.var_names" if use_raw else "adata.var_names"
     if name not in source.var_names:
         close = difflib.get_close_matches(name, [*map(str, adata.obs.columns), *map(str, source.var_names)], n=5)
         hint = f" Did you mean {listing(close)}?" if close else ""
-        genes = "adata.raw.var_names" if use_raw else "adata.var_names"
         msg = (
             f"{argument}={name!r} is neither a column of adata.obs nor one of the {len(source.var_names)} genes of "
             f"{genes}.{hint} Columns: {listing(adata.obs.columns)}."
         )
         raise KeyError(msg)
-    column = source.var_names.get_indexer_for([name])[:1]
+    column = gene_columns(source.var_names, [name], argument, genes)
     matrix = adata.layers[layer] if layer is not None else source.X
     values = matrix[:, column]
     values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
-    return CellValues(name, values.ravel().astype(float))
+    return _numbers(name, values.ravel().astype(float), f"gene {name!r}")
 
 
 def embedding(adata: AnnData, basis: str | None, *, key: str) -> tuple[NDArray, str]:
@@ -225,6 +253,53 @@ def node_of_cell(adata: AnnData, tree: Tree, full: Tree, *, key: str) -> NDArray
     return np.append(held, -1)[column.codes]
 
 
+@dataclass(frozen=True)
+class TreeData:
+    """A tree as it is drawn: structure, cells and, per node, what it is coloured and labelled by."""
+
+    tree: Tree
+    node: NDArray[np.int64]
+    n_cells: NDArray[np.int64]
+
+
+def tree_data(adata: AnnData, *, key: str, max_leaves: int | None = None, min_cells: int | None = None) -> TreeData:
+    """The stored tree with the cells that `adata` holds now, cut to what is to be drawn.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with ``uns[key]`` and the cells' leaves; a subset of the cells is fine.
+    key
+        The tree's key.
+    max_leaves
+        Cut to at most so many leaves.
+    min_cells
+        Cut until every leaf has so many cells.
+
+    Raises
+    ------
+    KeyError
+        There is no tree.
+    ValueError
+        A number to cut to is below 1.
+    """
+    for name, value in (("max_leaves", max_leaves), ("min_cells", min_cells)):
+        if value is not None and value < 1:
+            msg = f"{name}={value}: it has to be at least 1."
+            raise ValueError(msg)
+    stored = stored_tree(adata, key)
+    node = node_of_cell(adata, stored, stored, key=key)
+    n_cells = node_sizes(stored, node)
+    full = Tree(stored.nodes, stored.parents, heights=stored.heights, n_cells=n_cells)
+    tree = full
+    if min_cells is not None and n_cells[0] > 0:
+        tree = tree.cut(min_cells=min(min_cells, int(n_cells[0])))
+    if max_leaves is not None and max_leaves < len(tree.leaves):
+        tree = tree.cut(n_leaves=max_leaves)
+    node = node_of_cell(adata, tree, full, key=key)
+    return TreeData(tree, node, tree.n_cells)
+
+
 def node_sizes(tree: Tree, node: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number of cells in each node's subtree ``(n_nodes,)``."""
     own = np.bincount(node[node >= 0], minlength=len(tree))
@@ -247,6 +322,12 @@ def node_means(tree: Tree, node: NDArray[np.int64], values: CellValues) -> NDArr
     s = np.bincount(node[keep], weights=values.values[keep], minlength=len(tree))
     total = subtree_sums(tree, np.column_stack([n, s]))
     return np.divide(total[:, 1], total[:, 0], out=np.full(len(tree), np.nan), where=total[:, 0] > 0)
+
+
+def shares(data: TreeData, values: CellValues) -> NDArray:
+    """Fractions of each node's cells: a column per category and one for the cells without."""
+    counts = node_counts(data.tree, data.node, values).to_numpy()
+    return counts / np.maximum(data.n_cells, 1)[:, None]
 
 
 def dominant(counts: pd.DataFrame) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from hdtree_sc.pl import _cells, _draw, _layout, _style
+from hdtree_sc.pl import _cells, _draw, _layout, _panels, _style
+from hdtree_sc.pl._cells import TreeData, shares, tree_data
 from hdtree_sc.pl._scatter import CellMap
-from hdtree_sc.pl._tree import TreeData, shares, tree_data
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,7 +23,7 @@ def tree_on_embedding(
     *,
     key: str = "hdtree",
     basis: str | None = None,
-    color: str | None = None,
+    color: _panels.Color = None,
     layer: str | None = None,
     use_raw: bool | None = None,
     palette: _style.Palette | None = None,
@@ -43,7 +43,7 @@ def tree_on_embedding(
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-) -> Axes | None:
+) -> Any:
     """Draw the cells on a map with the tree, or the lineage graph, over them.
 
     A leaf lies at the medoid of its cells, a node above (small) at the mean of its children weighted by cells.
@@ -58,6 +58,7 @@ def tree_on_embedding(
         ``"umap"`` or ``"X_umap"``; default: the model's own map ``X_<key>_2d``.
     color
         Column of ``obs`` or gene for cells and nodes (pies or means); ``None``: the big branches of the tree.
+        A list gives a panel for each.
     layer
         Layer to read the gene from.
     use_raw
@@ -86,60 +87,69 @@ def tree_on_embedding(
     legend_fontsize
         Points.
     title
-        Default: `color`.
+        Default: `color`. Of the figure where there are several panels.
     figsize
         Inches.
     ax
-        Axes to draw on; a figure made with ``layout="constrained"`` makes room for the legends.
+        Axes to draw on, for one `color`; a figure made with ``layout="constrained"`` makes room for the legends.
     show
         Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
-    The Axes where ``show=False`` or `ax` is given, else ``None``.
+    The Axes, or an array of them for several colours, where ``show=False`` or `ax` is given, else ``None``.
 
     Raises
     ------
     KeyError
         There is no such tree, graph, `color`, `basis` or `layer`; the message lists what there is.
     ValueError
-        `edges` is none of those named above, or the embedding has one column only.
+        `edges` is none of those named above, the embedding has one column only, several colours are with one `ax`, or
+        a column holds no values.
     """
     if edges not in ("tree", "graph", None):
         msg = f"edges={edges!r} is not one of 'tree', 'graph', None."
         raise ValueError(msg)
+    asked = _panels.colors_asked(color, ax)
     data = tree_data(adata, key=key, max_leaves=max_leaves, min_cells=min_cells)
     xy, name = _cells.embedding(adata, basis, key=key)
-    values = branch_values(data) if color is None else _cells.cell_values(adata, color, layer=layer, use_raw=use_raw)
+    columns = [
+        branch_values(data) if one is None else _cells.cell_values(adata, one, layer=layer, use_raw=use_raw)
+        for one in asked
+    ]
     graph = graph_edges(adata, data, key=key) if edges == "graph" else None
-    colors = _style.category_colors(adata, values, palette) if values.is_categorical else []
     cmap = _style.get_cmap(cmap)
-    shown = _style.new_axes(ax, figsize, (6.4, 4.6))
-    cells = CellMap(shown, xy, name, size=size, alpha=0.6 if alpha is None else alpha, legend_fontsize=legend_fontsize)
-    text = title if title is not None else (_style.wrap(color, 40) if color else "")
-    shown.set_title(text, fontsize=1.2 * cells.side.fontsize)
+    palettes = _style.colors_of(adata, columns, palette)
+    panels = _panels.color_panels(ax, figsize, [(6.4, 4.6)] * len(asked), title)
     where = _cells.node_positions(data.tree, data.node, xy)
     is_leaf = data.tree.is_leaf_mask & np.isfinite(where).all(axis=1)
-
-    if graph is not None:
-        _draw_graph(shown, graph, where)
-    elif edges == "tree":
-        _draw_tree(shown, data, where)
-    _style.settle(shown)
-    node_size *= min(1.0, 0.35 + min(_style.axes_inches(shown)) / 5)
-    diameters = node_size * (data.n_cells[is_leaf] / max(data.n_cells[is_leaf].max(initial=1), 1)) ** 0.25
-    if values.is_categorical:
-        cells.categories(values, colors, legend_loc=legend_loc, title="Branch" if color is None else None)
-        _draw.pies(shown, where[is_leaf], shares(data, values)[is_leaf], [*colors, _style.MISSING], diameters)
-    else:
-        scale = cells.numbers(values, cmap=cmap, vmin=vmin, vmax=vmax)
-        means = _cells.node_means(data.tree, data.node, values)[is_leaf]
-        _draw.heat_discs(shown, where[is_leaf], means, diameters, cmap=scale.get_cmap(), norm=scale.norm)
-    _mark_root(shown, where, node_size / 2)
-    if show_labels:
+    largest = max(data.n_cells[is_leaf].max(initial=1), 1)
+    for shown, one, values, colors in zip(panels, asked, columns, palettes, strict=True):
+        look = {"size": size, "alpha": 0.6 if alpha is None else alpha, "legend_fontsize": legend_fontsize}
+        cells = CellMap(shown, xy, name, **look)
+        if title is not None and len(panels) == 1:
+            shown.set_title(title, fontsize=1.2 * cells.side.fontsize)
+        elif one:
+            shown.set_title(_style.wrap(one, 40), fontsize=1.2 * cells.side.fontsize, **_style.literal(one))
+        if graph is not None:
+            _draw_graph(shown, graph, where)
+        elif edges == "tree":
+            _draw_tree(shown, data, where)
         _style.settle(shown)
-        cells.write_names(where[is_leaf], np.asarray(data.tree.nodes)[is_leaf], lift=node_size / 2 + 2)
-    return _style.finish(shown, given=ax is not None, show=show)
+        widest = node_size * min(1.0, 0.35 + min(_style.axes_inches(shown)) / 5)
+        diameters = widest * (data.n_cells[is_leaf] / largest) ** 0.25
+        if values.is_categorical:
+            cells.categories(values, colors, legend_loc=legend_loc, title="Branch" if one is None else None)
+            _draw.pies(shown, where[is_leaf], shares(data, values)[is_leaf], [*colors, _style.MISSING], diameters)
+        else:
+            scale = cells.numbers(values, cmap=cmap, vmin=vmin, vmax=vmax)
+            means = _cells.node_means(data.tree, data.node, values)[is_leaf]
+            _draw.heat_discs(shown, where[is_leaf], means, diameters, cmap=scale.get_cmap(), norm=scale.norm)
+        _mark_root(shown, where, widest / 2)
+        if show_labels:
+            _style.settle(shown)
+            cells.write_names(where[is_leaf], np.asarray(data.tree.nodes)[is_leaf], lift=widest / 2 + 2)
+    return _style.finish(_panels.gathered(panels), given=ax is not None, show=show)
 
 
 def branch_values(data: TreeData) -> _cells.CellValues:

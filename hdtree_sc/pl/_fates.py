@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from hdtree_sc._errors import listing, require_obs, require_obsm
 from hdtree_sc._keys import Keys
-from hdtree_sc.pl import _cells, _style
+from hdtree_sc.pl import _cells, _panels, _style
 from hdtree_sc.pl._pseudotime import root_position
 from hdtree_sc.pl._scatter import CellMap
 from hdtree_sc.pl._side import SideColumn
@@ -126,14 +126,13 @@ def fates(
         if ax is not None and len(names) > 1:
             msg = f"ax is one Axes, but {len(names)} ends want a map each: name one end, or leave ax away."
             raise ValueError(msg)
-        drawn, beside = _style.panels(len(names), ax, figsize, single=(5.6, 4.4), each=(2.9, 2.6))
+        drawn, beside = _panels.panels(len(names), ax, figsize, single=(5.6, 4.4), each=(2.9, 2.6))
         for panel, end in zip(drawn, names, strict=True):
             cells = CellMap(panel, xy, name, **look)
             values = _cells.CellValues(end, probabilities[end].to_numpy(float))
             cells.numbers(values, cmap=cmap, vmin=0.0, vmax=1.0, title="Probability", colorbar=panel is beside)
-            panel.set_title(
-                _style.title(panel, title or end, 1.1 * cells.side.fontsize), fontsize=1.1 * cells.side.fontsize
-            )
+            text = _style.title(panel, title or end, 1.1 * cells.side.fontsize)
+            panel.set_title(text, fontsize=1.1 * cells.side.fontsize, **({} if title else _style.literal(end)))
         axes = drawn[0] if len(drawn) == 1 else np.array(drawn, dtype=object)
         return _style.finish(axes, given=ax is not None, show=show)
 
@@ -193,7 +192,7 @@ def _name_ends(cells: CellMap, adata: AnnData, keys: Keys, names: Sequence[str])
     place = np.array(where)
     cells.ax.scatter(*place.T, s=42, c=_style.ink(), edgecolors=_style.paper(cells.ax), linewidths=1.2, zorder=6)
     # names are parted at the size that the map will have
-    cells.ax.get_figure(root=True).draw_without_rendering()
+    _style.lay_out(cells.ax)
     cells.write_names(place, written, lift=10)
 
 
@@ -219,10 +218,9 @@ def _means(
     ax = _style.new_axes(ax, figsize, size)
     side = SideColumn(ax, fontsize)
     shown = ax.imshow(mean, cmap=cmap, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
-    ax.set_xticks(
-        range(m), [_style.shorten(str(end)) for end in probabilities.columns], rotation=90, fontsize=side.fontsize
-    )
-    ax.set_yticks(range(n), [_style.shorten(row) for row in rows], fontsize=side.fontsize)
+    ends = [_style.shorten(str(end)) for end in probabilities.columns]
+    ax.set_xticks(range(m), ends, rotation=90, fontsize=side.fontsize, **_style.literal(*ends))
+    ax.set_yticks(range(n), [_style.shorten(row) for row in rows], fontsize=side.fontsize, **_style.literal(*rows))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.grid(visible=False)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from hdtree_sc.get._expression import Expression, gene_numbers, median_library
 from hdtree_sc.get._path_cells import path_cells
 from hdtree_sc.get._trends import design, trend_curves
-from hdtree_sc.pl import _cells, _draw, _style
+from hdtree_sc.pl import _cells, _draw, _panels, _style
 from hdtree_sc.pl._side import SideColumn, category_handles
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def gene_trends(
     genes: Sequence[str] | str | None = None,
     *,
     key: str = "hdtree",
-    color: str | None = None,
+    color: str | Sequence[str] | None = None,
     layer: str | None = None,
     data_type: DataType = "auto",
     size_factor_key: str | None = None,
@@ -118,13 +118,18 @@ def gene_trends(
     KeyError
         The tree, path, a gene, the layer or a column is missing.
     ValueError
-        No gene is named, several are with one `ax`, a path has too few cells, or `level` is no probability.
+        No gene or several colours are named, several genes are with one `ax`, a path has too few cells, or `level` is
+        no probability.
     """
     if genes is None or (not isinstance(genes, str) and len(genes) == 0):
         msg = "genes: name one or several, such as hdtree_sc.tl.path_genes(adata, path).index[:6]."
         raise ValueError(msg)
     if not 0 < level < 1:
         msg = f"level: {level} given, a probability between 0 and 1 wanted."
+        raise ValueError(msg)
+    asked = _panels.colors_asked(color, ax)
+    if len(asked) > 1:
+        msg = f"color: {len(asked)} given, but each panel is a gene here: name one, and draw a figure for each of them."
         raise ValueError(msg)
     chosen = gene_numbers(adata, genes)
     if ax is not None and len(chosen) > 1:
@@ -134,8 +139,8 @@ def gene_trends(
     along = {name: path_cells(adata, one, key=key, order=order) for name, one in paths.items()}
     several = len(along) > 1
     first = next(iter(along.values()))
-    color = None if several else (color or first.groupby or None)
-    groups = None if color is None else _cells.categorical_values(adata, color, argument="color")
+    column = None if several else (asked[0] or first.groupby or None)
+    groups = None if column is None else _cells.categorical_values(adata, column, argument="color")
     # one unit for all paths
     target = median_library(Expression(adata, layer, data_type=data_type, size_factor_key=size_factor_key).library)
     grids: list[NDArray] = []
@@ -152,7 +157,7 @@ def gene_trends(
         grids.append(plan.grid)
 
     colors = [] if groups is None else _style.category_colors(adata, groups, palette)
-    panels, beside = _style.panels(len(chosen), ax, figsize, single=(5.4, 3.4), each=(2.6, 2.0), sharex=True)
+    panels, beside = _panels.panels(len(chosen), ax, figsize, single=(5.4, 3.4), each=(2.6, 2.0), sharex=True)
     side = SideColumn(beside, legend_fontsize)
     lines = _line_colors(panels[0], list(along), palette) if several else [_style.ink()]
     for number, panel in enumerate(panels):
@@ -170,7 +175,8 @@ def gene_trends(
                     alpha=alpha,
                 )
             _trend(panel, grids[i], curves[i], number, lines[i], several=several)
-        panel.set_title(_style.shorten(str(adata.var_names[chosen[number]]), 24), fontsize=side.fontsize, pad=3)
+        gene = str(adata.var_names[chosen[number]])
+        panel.set_title(_style.shorten(gene, 24), fontsize=side.fontsize, pad=3, **_style.literal(gene))
         panel.tick_params(labelsize=0.9 * side.fontsize)
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.yaxis.set_major_locator(MaxNLocator(4))
@@ -190,19 +196,19 @@ def gene_trends(
         side.legend(category_handles(names, shades, missing=bool(named[-1]), fontsize=side.fontsize), title=groups.name)
     text = title if title is not None else (first.title if not several else None)
     if text and ax is None and len(panels) > 1:
-        panels[0].get_figure(root=True).suptitle(text, fontsize=1.1 * side.fontsize)
-    axes = panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
-    return _style.finish(axes, given=ax is not None, show=show)
+        spelled = {} if title is not None else _style.literal(text)
+        panels[0].get_figure(root=True).suptitle(text, fontsize=1.1 * side.fontsize, **spelled)
+    return _style.finish(_panels.gathered(panels), given=ax is not None, show=show)
 
 
 def _labels(panels: list[Axes], labels: set[str], unit: str, fontsize: float) -> None:
     label = labels.pop() if len(labels) == 1 else "Position on the path"
     if len(panels) == 1:
-        panels[0].set_xlabel(label, fontsize=fontsize)
+        panels[0].set_xlabel(label, fontsize=fontsize, **_style.literal(label))
         panels[0].set_ylabel(unit, fontsize=fontsize)
         return
     figure = panels[0].get_figure(root=True)
-    figure.supxlabel(label, fontsize=fontsize)
+    figure.supxlabel(label, fontsize=fontsize, **_style.literal(label))
     figure.supylabel(unit, fontsize=fontsize)
 
 

@@ -10,7 +10,7 @@ from matplotlib.artist import Artist
 
 from hdtree_sc.pl._draw import edges
 from hdtree_sc.pl._layout import orient, spread
-from hdtree_sc.pl._style import axes_inches, muted, shorten
+from hdtree_sc.pl._style import axes_inches, figure_inches, literal, muted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ class LeafLabels:
     def _base_size(self) -> float:
         name = "xtick.labelsize" if self._upright else "ytick.labelsize"
         points = mpl.font_manager.FontProperties(size=mpl.rcParams[name]).get_size_in_points()
-        width, height = self._ax.get_figure(root=True).get_size_inches()
+        width, height = figure_inches(self._ax)
         return float(np.clip(points * min(1.0, 0.4 + width / 9, 0.4 + height / 6), 5.5, points))
 
     def _text(self, end: NDArray) -> Annotation:
@@ -109,6 +109,7 @@ class LeafLabels:
     def _write(self, most: int, fontsize: float, *, rotate: bool) -> None:
         for text, (name, after) in zip(self.texts, self._names, strict=True):
             text.set_text(shorten(name, most) + after)
+            text.update(literal(text.get_text()))
             text.set_rotation(90 if rotate else 0)
             text.set_fontsize(fontsize)
 
@@ -132,7 +133,7 @@ class LeafLabels:
         """Choose direction, size and length of the labels for the room that the layout gave to the Axes."""
         if not self.texts:
             return
-        width, height = self._ax.get_figure(root=True).get_size_inches()
+        width, height = figure_inches(self._ax)
         long_side = 72 * (height if self._upright else width)
         size = self._fontsize
         most = int(np.clip(0.38 * long_side / (_GLYPH * size), 8, 30))

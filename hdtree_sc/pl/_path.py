@@ -11,9 +11,9 @@ from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from hdtree_sc._errors import listing
 from hdtree_sc.get._path_names import ends_of_name, stored_name
-from hdtree_sc.pl import _cells, _draw, _layout, _style
+from hdtree_sc.pl import _cells, _draw, _layout, _panels, _style
+from hdtree_sc.pl._cells import shares, tree_data
 from hdtree_sc.pl._scatter import CellMap, part_discs
-from hdtree_sc.pl._tree import shares, tree_data
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from numpy.typing import NDArray
 
-    from hdtree_sc.pl._tree import TreeData
+    from hdtree_sc.pl._cells import TreeData
 
 
 def lineage_path(
@@ -29,7 +29,7 @@ def lineage_path(
     *,
     key: str = "hdtree",
     path: str | pd.DataFrame | None = None,
-    color: str | None = None,
+    color: _panels.Color = None,
     basis: str | None = None,
     layer: str | None = None,
     use_raw: bool | None = None,
@@ -46,7 +46,7 @@ def lineage_path(
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-) -> Axes | None:
+) -> Any:
     """Draw a lineage path: numbered nodes on a map, and under it what cells each step has.
 
     Cells of the path's leaves are coloured, all others grey. A node that is no leaf is drawn hollow: the path goes
@@ -62,7 +62,8 @@ def lineage_path(
         Name of a path in ``uns[key]["paths"]``, or the table that ``hdtree_sc.tl.lineage_path`` returned; default: the
         newest.
     color
-        Column of ``obs`` or gene; default: the `groupby` of the path, else the order of the steps.
+        Column of ``obs`` or gene; default: the `groupby` of the path, else the order of the steps. A list gives a panel
+        for each.
     basis
         ``"umap"`` or ``"X_umap"``; default: the model's own map ``X_<key>_2d``.
     layer
@@ -86,26 +87,29 @@ def lineage_path(
     legend_fontsize
         Points.
     title
-        Default: the two ends of the path, as they were named when it was searched for.
+        Default: the two ends of the path, as they were named when it was searched for. Of the figure where there are
+        several panels, which have the names of their colours.
     figsize
         Inches.
     ax
-        Axes to draw on; the steps go below it, for which ``layout="constrained"`` makes room.
+        Axes to draw on, for one `color`; the steps go below it, for which ``layout="constrained"`` makes room.
     show
         Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
-    The Axes of the map where ``show=False`` or `ax` is given, else ``None``. The Axes of the
-    steps is its ``child_axes[-1]``.
+    The Axes of the map, or an array of them for several colours, where ``show=False`` or `ax` is given, else ``None``.
+    The Axes of the steps is its ``child_axes[-1]``.
 
     Raises
     ------
     KeyError
         There is no such tree, path, `color`, `basis` or `layer`; the message lists what there is.
     ValueError
-        The path is empty or its table has no column ``node``.
+        The path is empty or its table has no column ``node``, several colours are with one `ax`, or a column holds no
+        values.
     """
+    asked = _panels.colors_asked(color, ax)
     table = path_table(adata, path, key=key)
     data = tree_data(adata, key=key)
     unknown = [name for name in table["node"] if name not in data.tree]
@@ -114,38 +118,47 @@ def lineage_path(
         raise KeyError(msg)
     steps = data.tree.index(table["node"])
     xy, name = _cells.embedding(adata, basis, key=key)
-    if color is None:
-        group = str(table["groupby"].iloc[0]) if "groupby" in table else ""
-        color = group if group in adata.obs else None
-    on_path = step_of_cell(data, steps) >= 0
-    if color is None:
-        values = _cells.CellValues("Step", np.where(on_path, step_of_cell(data, steps) + 1.0, np.nan))
-    else:
-        values = _cells.cell_values(adata, color, layer=layer, use_raw=use_raw)
-
-    colors = _style.category_colors(adata, values, palette) if values.is_categorical else []
+    step = step_of_cell(data, steps)
+    group = str(table["groupby"].iloc[0]) if "groupby" in table else ""
+    asked = [(group if group in adata.obs else None) if one is None else one for one in asked]
+    columns = [
+        _cells.CellValues("Step", np.where(step >= 0, step + 1.0, np.nan))
+        if one is None
+        else _cells.cell_values(adata, one, layer=layer, use_raw=use_raw)
+        for one in asked
+    ]
     cmap = _style.get_cmap(cmap)
-    shown = _style.new_axes(ax, figsize, (6.6, 5.6))
-    cells = CellMap(shown, xy, name, size=size, alpha=alpha, legend_fontsize=legend_fontsize)
-    text = path_title(adata, path, table, key=key) if title is None else title
-    shown.set_title(text, fontsize=1.2 * cells.side.fontsize)
-    cells.plain()
-    if values.is_categorical:
-        named = _present(data, values, steps)
-        cells.categories(values, colors, legend_loc=legend_loc, drawn=on_path, named=named)
-        fills = _dominant_colors(data, values, steps, colors)
+    palettes = _style.colors_of(adata, columns, palette)
+    ends = path_title(adata, path, table, key=key)
+    sizes = [(6.6, 5.6)] * len(asked)
+    if title is None:
+        panels = _panels.color_panels(ax, figsize, sizes, ends, **_style.literal(ends))
     else:
-        scale = cells.numbers(values, cmap=cmap, vmin=vmin, vmax=vmax, drawn=on_path)
-        mean = _cells.node_means(data.tree, data.node, values)[steps]
-        if color is None:
+        panels = _panels.color_panels(ax, figsize, sizes, title)
+    for shown, one, values, colors in zip(panels, asked, columns, palettes, strict=True):
+        cells = CellMap(shown, xy, name, size=size, alpha=alpha, legend_fontsize=legend_fontsize)
+        fontsize = cells.side.fontsize
+        text = ends if len(panels) == 1 else one or "Step"
+        shown.set_title(_style.wrap(text, 48), fontsize=1.2 * fontsize, **_style.literal(text))
+        if title is not None and len(panels) == 1:
+            shown.set_title(title, fontsize=1.2 * fontsize)
+        cells.plain()
+        if values.is_categorical:
+            named = _present(data, values, steps)
+            cells.categories(values, colors, legend_loc=legend_loc, drawn=step >= 0, named=named)
+            fills = _dominant_colors(data, values, steps, colors)
+        else:
+            scale = cells.numbers(values, cmap=cmap, vmin=vmin, vmax=vmax, drawn=step >= 0)
             mean = np.arange(1.0, len(steps) + 1)
-        fills = [to_hex(c) for c in scale.to_rgba(np.ma.masked_invalid(mean))]
-    strip = _strip_axes(shown, cells.side.fontsize)
-    _draw_strip(strip, data, values if values.is_categorical else None, steps, colors, fills, cells.side.fontsize)
-    _style.settle(shown)
-    _fit_strip(strip, cells.side.fontsize)
-    _draw_nodes(shown, data, steps, xy, fills, node_size)
-    return _style.finish(shown, given=ax is not None, show=show)
+            if one is not None:
+                mean = _cells.node_means(data.tree, data.node, values)[steps]
+            fills = [to_hex(c) for c in scale.to_rgba(np.ma.masked_invalid(mean))]
+        strip = _strip_axes(shown, fontsize)
+        _draw_strip(strip, data, values if values.is_categorical else None, steps, colors, fills, fontsize)
+        _style.settle(shown)
+        _fit_strip(strip, fontsize)
+        _draw_nodes(shown, data, steps, xy, fills, node_size)
+    return _style.finish(_panels.gathered(panels), given=ax is not None, show=show)
 
 
 def path_table(adata: AnnData, path: str | pd.DataFrame | None, *, key: str) -> pd.DataFrame:
@@ -240,7 +253,7 @@ def _draw_nodes(
 def _strip_axes(ax: Axes, fontsize: float) -> Axes:
     """Axes for the steps under the map, its height in inches because the map's is not known yet."""
     figure = ax.get_figure(root=True)
-    height = float(np.clip(0.15 * figure.get_figheight(), 0.35, 0.9))
+    height = float(np.clip(0.15 * _style.figure_inches(ax)[1], 0.35, 0.9))
     # Below the map: the name of its axis, and the numbers of cells over the bars.
     down = 3.6 * fontsize / 72 + height + 0.05
     inches = figure.dpi_scale_trans + ScaledTranslation(0, 0, ax.transAxes)

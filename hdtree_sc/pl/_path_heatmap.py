@@ -162,7 +162,7 @@ def path_heatmap(
     side.colorbar(ScalarMappable(norm, cmap), title="Of the gene's range" if standard_scale else unit)
     if groups is not None:
         _band(shown, side, cells, groups, colors, edges)
-    shown.set_xlabel(cells.label, fontsize=side.fontsize)
+    shown.set_xlabel(cells.label, fontsize=side.fontsize, **_style.literal(cells.label))
     shown.xaxis.set_major_locator(MaxNLocator(5))
     shown.tick_params(labelsize=side.fontsize)
     shown.tick_params(axis="y", length=0)
@@ -171,9 +171,9 @@ def path_heatmap(
     _style.settle(shown)
     _name_rows(shown, names, side.fontsize)
     text = title if title is not None else cells.title
-    shown.set_title(
-        _style.title(shown, text, 1.1 * side.fontsize), fontsize=1.1 * side.fontsize, pad=6 if groups is None else 16
-    )
+    spelled = {} if title is not None else _style.literal(text)
+    size = 1.1 * side.fontsize
+    shown.set_title(_style.title(shown, text, size), fontsize=size, pad=6 if groups is None else 16, **spelled)
     return _style.finish(shown, given=ax is not None, show=show)
 
 
@@ -183,7 +183,8 @@ def _name_rows(ax: Axes, names: NDArray, fontsize: float) -> None:
     size = float(np.clip(0.92 * row, 4.0, fontsize))
     every = int(np.ceil(size / max(0.98 * row, 1e-9)))
     shown = np.arange(0, len(names), every)
-    ax.set_yticks(shown, [_style.shorten(str(name), 20) for name in names[shown]], fontsize=size)
+    written = [_style.shorten(str(name), 20) for name in names[shown]]
+    ax.set_yticks(shown, written, fontsize=size, **_style.literal(*written))
 
 
 def _band(

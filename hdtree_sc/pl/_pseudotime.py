@@ -101,7 +101,7 @@ def pseudotime(
     column = Keys(key).pseudotime
     require_obs(adata, column, f"hdtree_sc.tl.pseudotime(adata, key={key!r})")
     time = _cells.cell_values(adata, column)
-    if time.is_categorical or not np.isfinite(time.values).any():
+    if time.is_categorical:
         msg = f"adata.obs[{column!r}] holds no numbers: run hdtree_sc.tl.pseudotime(adata, key={key!r})."
         raise ValueError(msg)
     groups = None if groupby is None else _cells.categorical_values(adata, groupby)
@@ -127,7 +127,7 @@ def pseudotime(
         if at is not None:
             _mark_root(cells, at)
     if title is not None:
-        width, height = shown.get_figure(root=True).get_size_inches()
+        width, height = _style.figure_inches(shown)
         shown.set_title(title, fontsize=1.2 * side_fontsize(width, height))
     return _style.finish(shown, given=ax is not None, show=show)
 
@@ -164,8 +164,8 @@ def _measured(adata: AnnData, name: str) -> _cells.CellValues:
     if name not in adata.obs:
         msg = f"time_key={name!r} is not a column of adata.obs. Columns: {listing(adata.obs.columns)}."
         raise KeyError(msg)
-    values = _cells.cell_values(adata, name)
-    if values.is_categorical or not np.isfinite(values.values).any():
+    values = _cells.cell_values(adata, name, argument="time_key")
+    if values.is_categorical:
         msg = f"time_key={name!r} has to be a numeric column of adata.obs: convert it, or use groupby={name!r}."
         raise ValueError(msg)
     return values
@@ -219,7 +219,7 @@ def _rows(
     ax.set_ylim(len(rows) - 0.4, -0.6)
     names = [_style.shorten(groups.categories[code]) for code in rows]
     labels = [f"{name} ({len(part):,})" for name, part in zip(names, parts, strict=True)]
-    ax.set_yticks(range(len(rows)), labels, fontsize=side.fontsize)
+    ax.set_yticks(range(len(rows)), labels, fontsize=side.fontsize, **_style.literal(*labels))
     ax.tick_params(axis="x", labelsize=side.fontsize)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
@@ -274,7 +274,7 @@ def _against(
     ax: Axes, time: NDArray, measured: _cells.CellValues, *, kind: str, cmap: str | Colormap | None, size: float | None
 ) -> None:
     """Pseudotime over measured time: a distribution at each time, or a cloud where times are many."""
-    width, height = ax.get_figure(root=True).get_size_inches()
+    width, height = _style.figure_inches(ax)
     fontsize = side_fontsize(width, height)
     has = np.isfinite(time) & np.isfinite(measured.values)
     x, y = measured.values[has], time[has]
@@ -297,7 +297,7 @@ def _against(
 
         correlation = spearmanr(x, y).statistic
         ax.set_title(f"Spearman's rho = {correlation:.2f}", fontsize=fontsize, loc="right")
-    ax.set_xlabel(measured.name, fontsize=fontsize)
+    ax.set_xlabel(measured.name, fontsize=fontsize, **_style.literal(measured.name))
     ax.set_ylabel("Pseudotime", fontsize=fontsize)
     ax.tick_params(labelsize=fontsize)
     ax.spines[["top", "right"]].set_visible(False)

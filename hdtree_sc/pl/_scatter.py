@@ -53,7 +53,7 @@ class CellMap:
     ) -> None:
         self.ax, self.xy = ax, xy
         self.side = SideColumn(ax, legend_fontsize)
-        width, height = ax.get_figure(root=True).get_size_inches()
+        width, height = _style.figure_inches(ax)
         shown = ax.get_subplotspec()
         panels = 1 if shown is None else shown.get_gridspec().nrows * shown.get_gridspec().ncols
         self._size = _draw.dot_size(len(xy), width * height / panels) if size is None else size
@@ -62,8 +62,8 @@ class CellMap:
         ax.set_xticks([])
         ax.set_yticks([])
         ax.grid(visible=False)
-        ax.set_xlabel(f"{name} 1", fontsize=fontsize)
-        ax.set_ylabel(f"{name} 2", fontsize=fontsize)
+        ax.set_xlabel(f"{name} 1", fontsize=fontsize, **_style.literal(name))
+        ax.set_ylabel(f"{name} 2", fontsize=fontsize, **_style.literal(name))
         ax.spines[["top", "right"]].set_visible(False)
         ax.spines[["left", "bottom"]].set_color(_style.muted(ax, 0.5))
 
@@ -96,7 +96,7 @@ class CellMap:
         drawn
             Which cells to draw ``(n_cells,)``; default: all.
         named
-            Which categories the legend names ``(n_categories,)``; default: all.
+            Which categories the legend names ``(n_categories,)``; default: those of some cell.
         """
         here = np.ones(len(self.xy), dtype=bool) if drawn is None else drawn
         has = here & (values.values >= 0)
@@ -165,7 +165,7 @@ class CellMap:
         texts = [
             self.ax.text(
                 *at, _style.shorten(name), ha="center", va="center", fontsize=self.side.fontsize, fontweight="bold",
-                path_effects=_style.halo(self.ax), zorder=8,
+                path_effects=_style.halo(self.ax), zorder=8, **_style.literal(name),
             )
             for at, name in zip(raised, names, strict=True)
         ]  # fmt: skip
@@ -177,7 +177,7 @@ class CellMap:
         present = [code for code in range(len(values.categories)) if (seen & (values.values == code)).any()]
         where = np.array([np.median(self.xy[seen & (values.values == code)], axis=0) for code in present])
         if present:
-            self.ax.get_figure(root=True).draw_without_rendering()
+            _style.lay_out(self.ax)
             self.write_names(where, [values.categories[code] for code in present])
 
 

@@ -10,7 +10,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from hdtree_sc.pl._style import MISSING, ink, shorten, wrap
+from hdtree_sc.pl._style import MISSING, figure_inches, ink, literal, shorten, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ class SideColumn:
     def __init__(self, ax: Axes, fontsize: float | None = None, *, reserve: float = 0.0) -> None:
         self._ax = ax
         figure = ax.get_figure(root=True)
-        self._width, self._height = figure.get_size_inches()
+        self._width, self._height = figure_inches(ax)
         self.fontsize = float(fontsize) if fontsize is not None else side_fontsize(self._width, self._height)
         self._used, self._left = 0.0, _GAP
         self._reserve = reserve
@@ -79,13 +79,13 @@ class SideColumn:
         title
             Of the legend.
         named
-            Which categories to name; default: all.
+            Which categories to name; default: those of some cell.
         missing
             Whether to name cells without a category; default: where there are some.
         """
         if loc in (None, "none"):
             return
-        shown = list(range(len(colors))) if named is None else np.flatnonzero(named).tolist()
+        shown = np.flatnonzero(values.present if named is None else named).tolist()
         names = [wrap(values.categories[i]) for i in shown]
         if self._columns(names, reserve=self._reserve) > 1:
             # Long names cost the plot less room when they are cut than when they fill more columns.
@@ -103,7 +103,8 @@ class SideColumn:
         if loc == "right margin":
             self.legend(handles, title=title, reserve=self._reserve)
         else:
-            self._ax.legend(handles=handles, loc=loc, title=title, fontsize=self.fontsize, handletextpad=0.4)
+            made = self._ax.legend(handles=handles, loc=loc, title=title, fontsize=self.fontsize, handletextpad=0.4)
+            _spell(made)
 
     def _columns(self, labels: Sequence[str], handleheight: float = 1.3, reserve: float = 0.0) -> int:
         """Columns that a legend with these labels needs in what is left of the figure's height."""
@@ -158,6 +159,7 @@ class SideColumn:
             title_fontproperties={"size": self.fontsize, "weight": "bold"},
             alignment="left",
         )
+        _spell(legend)
         self._ax.add_artist(legend)
         legend.set_clip_on(False)
         self._used += legend.get_window_extent().height / self._dpi + 1.5 * _GAP
@@ -175,9 +177,17 @@ class SideColumn:
         made.locator = mpl.ticker.MaxNLocator(4)
         made.update_ticks()
         made.outline.set_linewidth(0.5)
-        bar.set_title(text, loc="left", pad=0.7 * self.fontsize, fontsize=self.fontsize, fontweight="bold")
+        bar.set_title(
+            text, loc="left", pad=0.7 * self.fontsize, fontsize=self.fontsize, fontweight="bold", **literal(text)
+        )
         self._used += -top - self._used + height + 2 * _GAP
         return made
+
+
+def _spell(legend: Legend) -> None:
+    """Draw names in a legend as they are spelled."""
+    for text in (*legend.get_texts(), legend.get_title()):
+        text.update(literal(text.get_text()))
 
 
 def side_fontsize(width: float, height: float) -> float:

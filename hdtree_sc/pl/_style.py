@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+import re
 import sys
 import textwrap
 import warnings
@@ -27,13 +29,38 @@ if TYPE_CHECKING:
 
 MISSING = "lightgray"
 """Colour of cells without a value, as in scanpy."""
+MOST = 102
+"""Categories that scanpy has colours for."""
 
 Palette = str | Sequence[str] | Mapping[str, str] | Cycler
 """What ``palette=`` takes: a colour map's name, colours in the order of the categories, or category -> colour."""
+_NOT_FOR_TEX = re.compile(r"[^\x20-\x7e\n]|[$\\_%#&{}~^]")
+"""What TeX reads as a command, or does not know."""
+
+
+def literal(*texts: str) -> dict[str, Any]:
+    """Properties of a text artist under which names from the data are drawn as they are spelled.
+
+    matplotlib takes what is between two ``$`` for mathematics, and stops where it is none. Texts that need no
+    protection keep the default, so that who gives an Axes another title later may write mathematics.
+
+    Parameters
+    ----------
+    texts
+        What is written.
+    """
+    text = "".join(texts)
+    out: dict[str, Any] = {"parse_math": False} if "$" in text else {}
+    if mpl.rcParams["text.usetex"] and _NOT_FOR_TEX.search(text):
+        out["usetex"] = False
+    return out
 
 
 def default_palette(n: int) -> list[str]:
-    """Colours for `n` categories, by scanpy's rule: the property cycle, then palettes of 20, 28 and 102, then grey."""
+    """Colours for `n` categories, by scanpy's rule: the property cycle, then palettes of 20, 28 and 102.
+
+    Beyond 102, for which scanpy has grey alone, further colours of other hues and lightness follow.
+    """
     cycle = mpl.rcParams["axes.prop_cycle"].by_key().get("color", [])
     if n <= len(cycle):
         return [mcolors.to_hex(color) for color in cycle[:n]]
@@ -42,20 +69,33 @@ def default_palette(n: int) -> list[str]:
     for colors in (palettes.default_20, palettes.default_28, palettes.default_102):
         if n <= len(colors):
             return list(colors[:n])
-    return ["grey"] * n
+    made = dict.fromkeys(palettes.default_102)
+    step = 0
+    while len(made) < n:
+        # steps by the golden section of the circle never come back to a hue
+        hue, lightness, saturation = 0.618034 * step % 1.0, 0.3 + 0.1 * (step % 5), 0.5 + 0.2 * (step % 3)
+        made[mcolors.to_hex(colorsys.hls_to_rgb(hue, lightness, saturation))] = None
+        step += 1
+    return list(made)
 
 
 def category_colors(adata: AnnData, values: CellValues, palette: Palette | None = None) -> list[str]:
-    """One colour per category.
+    """One colour per category, see `colors_of`."""
+    return colors_of(adata, [values], palette)[0]
+
+
+def colors_of(adata: AnnData, columns: Sequence[CellValues | None], palette: Palette | None = None) -> list[list[str]]:
+    """One colour per category of each of several columns; none for numbers, and for no column.
 
     Given colours come first, then ``adata.uns["<name>_colors"]``, then scanpy's defaults. As in scanpy, what is
-    chosen for a categorical ``obs`` column is kept in ``uns`` so that all plots agree; a view is left as it is.
+    chosen for a categorical ``obs`` column is kept in ``uns`` so that all plots agree; a view is left as it is. Stored
+    colours are those of other categories, and are renewed, where there are more or fewer of them.
 
     Parameters
     ----------
     adata
         Annotated data.
-    values
+    columns
         The categories.
     palette
         See `Palette`.
@@ -65,19 +105,31 @@ def category_colors(adata: AnnData, values: CellValues, palette: Palette | None 
     ValueError
         The palette is no palette, holds what is no colour, or as a mapping lacks a category.
     """
-    names = values.categories
-    key = f"{values.name}_colors"
-    if palette is not None:
-        colors = from_palette(palette, names)
-    else:
-        stored = adata.uns.get(key) if values.is_obs else None
-        if stored is not None and len(stored) >= len(names) and all(map(mcolors.is_color_like, stored)):
-            return [mcolors.to_hex(color) for color in stored[: len(names)]]
-        colors = default_palette(len(names))
-    colors = [mcolors.to_hex(color) for color in colors]
-    if values.is_obs and not adata.is_view:
-        adata.uns[key] = colors
-    return colors
+    out: list[list[str]] = []
+    for values in columns:
+        if values is None:
+            out.append([])
+            continue
+        names = values.categories
+        stored = adata.uns.get(f"{values.name}_colors") if values.is_obs and palette is None else None
+        if palette is not None and names:
+            colors = from_palette(palette, names)
+        elif stored is not None and _fits(stored, len(names)):
+            colors = list(stored)
+        else:
+            colors = default_palette(len(names))
+        out.append([mcolors.to_hex(color) for color in colors])
+    for values, colors in zip(columns, out, strict=True):
+        if values is not None and values.is_obs and not adata.is_view:
+            adata.uns[f"{values.name}_colors"] = colors
+    return out
+
+
+def _fits(stored: Any, n: int) -> bool:
+    """Whether stored colours are one for each of `n` categories; scanpy's grey for more than it has colours is none."""
+    colors = [stored] if isinstance(stored, str) else list(stored)
+    valid = len(colors) == n and all(map(mcolors.is_color_like, colors))
+    return valid and (n <= MOST or len(set(map(mcolors.to_hex, colors))) > 1)
 
 
 def from_palette(palette: Palette, names: Sequence[str]) -> list[Any]:
@@ -98,14 +150,16 @@ def from_palette(palette: Palette, names: Sequence[str]) -> list[Any]:
         colors = [palette] * len(names)
     else:
         given = palette.by_key()["color"] if isinstance(palette, Cycler) else list(palette)
-        if len(given) < len(names):
-            message = f"palette has {len(given)} colours for {len(names)} categories: some will share one."
-            warnings.warn(message, UserWarning, stacklevel=4)
         colors = [given[i % len(given)] for i in range(len(names))] if given else []
     wrong = [color for color in colors if not mcolors.is_color_like(color)]
     if wrong or not colors:
         msg = f"palette: {listing(wrong)} is neither a colour nor the name of a colour map."
         raise ValueError(msg)
+    # a mapping or a single colour says itself what is to look alike
+    different = len({mcolors.to_hex(color) for color in colors})
+    if different < len(names) and (different > 1 or not isinstance(palette, str)) and not isinstance(palette, Mapping):
+        message = f"palette has {different} colours for {len(names)} categories: some will share one."
+        warnings.warn(message, UserWarning, stacklevel=4)
     return colors
 
 
@@ -175,50 +229,29 @@ def new_axes(ax: Axes | None, figsize: tuple[float, float] | None, default: tupl
     return made
 
 
-def panels(
-    n: int,
-    ax: Axes | None,
-    figsize: tuple[float, float] | None,
-    *,
-    single: tuple[float, float],
-    each: tuple[float, float],
-    sharex: bool = False,
-) -> tuple[list[Axes], Axes]:
-    """Axes for `n` like pictures in rows of up to four, and the one of them beside which legends have room.
-
-    Parameters
-    ----------
-    n
-        How many.
-    ax
-        Axes given, for one.
-    figsize
-        Inches given.
-    single, each
-        Inches of the figure of one picture, and of each of several.
-    sharex
-        Whether all have one horizontal axis.
-    """
-    if ax is not None or n == 1:
-        one = new_axes(ax, figsize, single)
-        return [one], one
-    columns = n if n <= 3 else min(4, int(np.ceil(np.sqrt(n))))
-    rows = -(-n // columns)
-    size = figsize or (each[0] * columns + 1.4, each[1] * rows + 0.5)
-    _, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", sharex=sharex, squeeze=False)
-    made = list(grid.flat)
-    for i, empty in enumerate(made[n:], start=n):
-        # the picture above an empty place has the numbers in its stead
-        made[i - columns].tick_params(labelbottom=True)
-        empty.remove()
-    return made[:n], made[columns - 1]
+def figure_inches(ax: Axes) -> tuple[float, float]:
+    """Width and height of the figure, or of the part of one, that holds the Axes."""
+    figure = ax.get_figure(root=False)
+    box, dpi = figure.bbox, ax.get_figure(root=True).dpi
+    return box.width / dpi, box.height / dpi
 
 
 def settle(ax: Axes) -> None:
     """Let a figure that lays itself out (as ours do) find its sizes, so that text can be fitted to them."""
+    if ax.get_figure(root=True).get_layout_engine() is not None:
+        lay_out(ax)
+
+
+def lay_out(ax: Axes) -> None:
+    """Find limits and sizes, without the other parts of the figure: each part is laid out by itself."""
     figure = ax.get_figure(root=True)
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
+    others = [one for one in figure.axes if one.get_figure(root=False) is not ax.get_figure(root=False)]
+    hidden = [one for one in others if one.get_visible()]
+    for one in hidden:
+        one.set_visible(False)
+    figure.draw_without_rendering()
+    for one in hidden:
+        one.set_visible(True)
 
 
 def axes_inches(ax: Axes) -> tuple[float, float]:

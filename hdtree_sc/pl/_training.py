@@ -6,12 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from hdtree_sc._errors import listing
-from hdtree_sc.pl import _style
+from hdtree_sc.pl import _panels, _style
 from hdtree_sc.pl._side import side_fontsize
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def training(
     ncols
         Most panels in a row.
     legend_loc
-        Where matplotlib puts the legend of the first panel; ``None``: none.
+        Where matplotlib puts the legend, in the first panel of several curves; ``None``: none.
     title
         Of the figure, or of `ax`.
     figsize
@@ -128,12 +127,12 @@ def training(
         panels = panels[: len(chosen)]
         if title is not None:
             figure.suptitle(title)
-    for i, (panel, name) in enumerate(zip(panels, chosen, strict=True)):
-        _panel(panel, name, curves[name], log=log, legend_loc=legend_loc if i == 0 else None)
+    explained = next((name for name in chosen if len(curves[name]) > 1), None)
+    for panel, name in zip(panels, chosen, strict=True):
+        _panel(panel, name, curves[name], log=log, legend_loc=legend_loc if name == explained else None)
     if ax is not None and title is not None:
         ax.set_title(title)
-    axes = panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
-    return _style.finish(axes, given=ax is not None, show=show)
+    return _style.finish(_panels.gathered(panels), given=ax is not None, show=show)
 
 
 def _panel(ax: Axes, name: str, splits: dict[str, pd.Series], *, log: bool, legend_loc: str | None) -> None:
@@ -149,7 +148,7 @@ def _panel(ax: Axes, name: str, splits: dict[str, pd.Series], *, log: bool, lege
             ax.plot([best], [values.loc[best]], "o", color=color, markersize=5, markeredgecolor=_style.paper(ax))
     if log and all((values > 0).all() for values in splits.values()):
         ax.set_yscale("log")
-    ax.set_title(_style.wrap(name.replace("_", " "), 34), fontsize=1.1 * fontsize)
+    ax.set_title(_style.wrap(name.replace("_", " "), 34), fontsize=1.1 * fontsize, **_style.literal(name))
     # Lightning names the index of what it keeps: epoch or step.
     kept_per = next((str(values.index.name) for values in splits.values() if values.index.name), "epoch")
     ax.set_xlabel(kept_per.capitalize(), fontsize=fontsize)

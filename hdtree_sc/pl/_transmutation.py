@@ -9,8 +9,10 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from hdtree_sc._errors import listing
+from hdtree_sc.get._expression import gene_columns
 from hdtree_sc.get._transmuted import Values, source_rows, transmuted_types, types_column
 from hdtree_sc.pl import _cells, _draw, _style
+from hdtree_sc.pl._panels import gathered
 from hdtree_sc.pl._scatter import CellMap
 from hdtree_sc.pl._side import category_handles, side_fontsize
 
@@ -136,18 +138,21 @@ def transmutation(
 
     expression: list[Values] = []
     chosen: list[str] = []
+    numbers = np.zeros(0, dtype=np.int64)
     if ax is None and (genes is None or len(genes)):
         scale = target_sum if log_normalize else None
         real = Values(adata, adata_layer, scale, "adata", genes=transmuted.var_names)
         expression = [real, Values(transmuted, layer, scale, "transmuted")]
         if genes is None:
-            chosen = list(transmuted.var_names[_separating(real, is_source, is_target, n_genes)])
+            numbers = _separating(real, is_source, is_target, n_genes)
+            chosen = transmuted.var_names[numbers].astype(str).tolist()
         else:
             chosen = [genes] if isinstance(genes, str) else list(genes)
-        unknown = [gene for gene in chosen if gene not in transmuted.var_names]
-        if unknown:
-            msg = f"genes: transmuted.var_names lacks {listing(unknown)}. It has: {listing(transmuted.var_names)}."
-            raise KeyError(msg)
+            unknown = [gene for gene in chosen if gene not in transmuted.var_names]
+            if unknown:
+                msg = f"genes: transmuted.var_names lacks {listing(unknown)}. It has: {listing(transmuted.var_names)}."
+                raise KeyError(msg)
+            numbers = gene_columns(transmuted.var_names, chosen, "genes", "transmuted.var_names")
 
     colors = _style.category_colors(adata, values, palette)
     panels, right = _panels(ax, figsize, len(chosen))
@@ -158,24 +163,24 @@ def transmutation(
     first = colors[source[0]] if len(source) == 1 else _style.muted(panels[0], 0.3)
     shades = [first, after, colors[target]]
     _legend(cells, values, colors, source, names, shades, others=not (is_source | is_target).all())
-    if title is None:
-        title = " → ".join(names)
-        title = title if len(title) <= 30 else " →\n".join(_style.shorten(one, 30) for one in names)
-    panels[0].set_title(title, fontsize=1.2 * cells.side.fontsize)
+    text, spelled = title, {}
+    if text is None:
+        text = " → ".join(names)
+        text = text if len(text) <= 30 else " →\n".join(_style.shorten(one, 30) for one in names)
+        spelled = _style.literal(text)
+    panels[0].set_title(text, fontsize=1.2 * cells.side.fontsize, **spelled)
     # of several source types each cell keeps its colour
     dots = [np.asarray(colors, dtype=object)[values.values[is_source]], shades[1], shades[2]]
-    for panel, gene in zip(panels[1:], chosen, strict=True):
-        number = transmuted.var_names.get_indexer_for([gene])[:1]
-        one = [each.dense(number)[:, 0] for each in expression]
+    for panel, gene, number in zip(panels[1:], chosen, numbers, strict=True):
+        one = [each.dense(np.array([number]))[:, 0] for each in expression]
         _draw_gene(panel, gene, [one[0][is_source], one[1], one[0][is_target]], shades, dots)
     if right is not None:
         label = f"ln(1 + counts per {target_sum:,.0f})" if log_normalize else "Expression"
         fontsize = side_fontsize(*panels[0].get_figure(root=True).get_size_inches())
         right.supylabel(label, fontsize=fontsize)
-        _style.settle(panels[0])
+        _style.settle(panels[1])
         _fit_texts(panels[1:], fontsize)
-    axes = panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
-    return _style.finish(axes, given=ax is not None, show=show)
+    return _style.finish(gathered(panels), given=ax is not None, show=show)
 
 
 # -- what is drawn -----------------------------------------------------------------------------------------------
@@ -287,7 +292,7 @@ def _draw_gene(ax: Axes, gene: str, groups: list[NDArray], shades: list[str], do
         fill = dots[i] if isinstance(dots[i], str) else dots[i][some].tolist()
         _draw.cells(ax, spots, fill, size=3, alpha=0.6, zorder=2)
         ax.plot([i - 0.36, i + 0.36], [held[finite].mean()] * 2, color=_style.ink(), linewidth=1.4, zorder=3)
-    ax.set_title(gene, fontsize=fontsize, pad=3)
+    ax.set_title(gene, fontsize=fontsize, pad=3, **_style.literal(gene))
     ax.set_xlim(-0.6, len(groups) - 0.4)
     ax.set_xticks(range(len(groups)), STEPS)
     ax.tick_params(labelsize=0.85 * fontsize, length=2)

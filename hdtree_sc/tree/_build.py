@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from hdtree_sc._errors import listing
 
@@ -21,6 +22,46 @@ class Shape(NamedTuple):
     levels: NDArray[np.int64]
     sizes: NDArray[np.int64]
     children: tuple[tuple[int, ...], ...]
+
+
+def fields(
+    names: Sequence[str],
+    parents: ArrayLike,
+    heights: ArrayLike | None,
+    n_cells: ArrayLike | None,
+    codebook: ArrayLike | None,
+    lengths: ArrayLike | None,
+    support: ArrayLike | None,
+) -> dict[str, Any]:
+    """What a `Tree` holds, nodes in pre-order; see there for the arguments."""
+    check_names(names)
+    up = check_parents(parents, names)
+    order = preorder(up, names)
+    form = shape(up, order)
+    height, branch = branches(
+        form,
+        None if heights is None else column("heights", heights, order),
+        None if lengths is None else column("lengths", lengths, order, missing=True),
+    )
+    known = None if support is None else column("support", support, order, missing=True)
+    ordered = tuple(names[i] for i in order)
+    leaf_nodes = np.flatnonzero(form.sizes == 1)
+    return {
+        "nodes": ordered,
+        "leaves": tuple(ordered[i] for i in leaf_nodes),
+        "parents": form.parents,
+        "levels": form.levels,
+        "sizes": form.sizes,
+        "heights": height,
+        "n_cells": np.zeros(len(order), dtype=np.int64) if n_cells is None else counts(n_cells, order),
+        "codebook": None if codebook is None else codes(codebook, order),
+        "lengths": branch,
+        "support": None if known is None or np.isnan(known).all() else known,
+        "depth": int(form.levels.max()),
+        "_children": form.children,
+        "_leaf_nodes": leaf_nodes,
+        "_lookup": pd.Index(ordered, dtype=object),
+    }
 
 
 def check_names(names: Sequence[object]) -> None:
@@ -127,6 +168,18 @@ def codes(values: ArrayLike, order: NDArray[np.int64]) -> NDArray[np.float32]:
         msg = f"codebook: one row a node wanted, shape ({len(order)}, d); got shape {out.shape}."
         raise ValueError(msg)
     return out[order]
+
+
+def child_numbers(children: Sequence[tuple[int, ...]], ancestors: Sequence[NDArray[np.int64]]) -> NDArray[np.int32]:
+    """``(n, depth)``: number among its siblings of each node's ancestor at each level, -1 where it has none."""
+    number = np.zeros(len(children) + 1, dtype=np.int32)
+    for below in children:
+        number[list(below)] = np.arange(len(below))
+    number[-1] = -1
+    out = np.empty((len(children), len(ancestors)), dtype=np.int32)
+    for level, nodes in enumerate(ancestors):
+        out[:, level] = number[nodes]
+    return out
 
 
 def branches(

@@ -6,10 +6,13 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from hdtree_sc.tree import _build
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from hdtree_sc.tree._tree import Tree
@@ -53,7 +56,23 @@ def collapse(tree: Tree, closed: NDArray[np.bool_]) -> Tree:
         n_cells=tree.n_cells[kept],
         codebook=None if tree.codebook is None else tree.codebook[kept],
         lengths=None if lengths is None else lengths[kept],
+        support=None if tree.support is None else tree.support[kept],
     )
+
+
+def project(tree: Tree, names: Iterable[str], within: Tree) -> NDArray[np.object_]:
+    """See `Tree.project`."""
+    found = np.atleast_1d(within.index(names))
+    holder = pd.Index(tree.nodes, dtype=object).get_indexer(pd.Index(within.nodes, dtype=object)).tolist()
+    for node, above in enumerate(within.parents.tolist()):
+        if holder[node] < 0 and above >= 0:
+            holder[node] = holder[above]
+    held = np.asarray(holder)[found]
+    if (held < 0).any():
+        lost = within.nodes[found[np.argmax(held < 0)]]
+        msg = f"within: node {lost!r} has no ancestor in this tree; give the tree that this one was cut from."
+        raise ValueError(msg)
+    return np.asarray(tree.nodes, dtype=object)[held]
 
 
 def _check(tree: Tree, n_leaves: int | None, min_cells: int | None) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hdtree_sc.tree._tree import Tree
 
-_OPTIONAL = {"height": "heights", "n_cells": "n_cells", "length": "lengths"}
+_OPTIONAL = {"height": "heights", "n_cells": "n_cells", "length": "lengths", "support": "support"}
 """Columns and graph attributes, and the arguments of `Tree` they become."""
 CLADE = " clade"
 """Ends the name of an inner node whose own cells are a leaf."""
@@ -39,15 +39,20 @@ def to_frame(tree: Tree) -> pd.DataFrame:
     steps = _build.height_steps(tree.parents, tree.heights) if len(tree) > 1 else None
     if not _build.same(tree.lengths, steps):
         columns["length"] = np.full(len(tree), np.nan) if tree.lengths is None else tree.lengths.copy()
+    if tree.support is not None:
+        columns["support"] = tree.support.copy()
     return pd.DataFrame(columns, index=pd.Index(names, dtype=object))
 
 
 def from_frame(nodes: pd.DataFrame) -> dict[str, Any]:
     """Arguments for `Tree`, without the codebook; see `Tree.from_frame`."""
+    if not isinstance(nodes, pd.DataFrame):
+        msg = f"nodes: a DataFrame with a row for each node is wanted, got {type(nodes).__name__}."
+        raise TypeError(msg)
     if "parent" not in nodes.columns:
         msg = f"nodes: a column 'parent' (name of each node's parent) is needed; there are {listing(nodes.columns)}."
         raise ValueError(msg)
-    names = [str(name) for name in nodes.index]
+    names = ["" if pd.isna(name) else str(name) for name in nodes.index]
     _build.check_names(names)
     above = nodes["parent"].astype(object)
     missing = above.isna().to_numpy() | (above == "").to_numpy(dtype=bool)
@@ -66,7 +71,10 @@ def from_frame(nodes: pd.DataFrame) -> dict[str, Any]:
 
 def from_parents(parents: Mapping[str, str] | pd.Series, *, own_leaf: bool) -> dict[str, Any]:
     """Arguments for `Tree`; see `Tree.from_parents`."""
-    pairs = [(str(child), above) for child, above in parents.items()]
+    if not hasattr(parents, "items"):
+        msg = f"parents: a mapping or a Series of each child to its parent is wanted, got {type(parents).__name__}."
+        raise TypeError(msg)
+    pairs = [("" if pd.isna(child) else str(child), above) for child, above in parents.items()]
     up = {child: "" if pd.isna(above) or above == "" else str(above) for child, above in pairs}
     if len(up) < len(pairs):
         twice = pd.Index([child for child, _ in pairs])
@@ -99,6 +107,9 @@ def to_networkx(tree: Tree) -> nx.DiGraph:
         tree.nodes, tree.levels.tolist(), tree.heights.tolist(), tree.n_cells.tolist(), strict=True
     ):
         graph.add_node(name, level=level, height=height, n_cells=n_cells)
+    if tree.support is not None:
+        known = np.flatnonzero(~np.isnan(tree.support)).tolist()
+        nx.set_node_attributes(graph, {tree.nodes[i]: float(tree.support[i]) for i in known}, "support")
     lengths = np.full(len(tree), np.nan) if tree.lengths is None else tree.lengths
     for node, (above, length) in enumerate(zip(tree.parents.tolist(), lengths.tolist(), strict=True)):
         if above >= 0:
@@ -108,6 +119,11 @@ def to_networkx(tree: Tree) -> nx.DiGraph:
 
 def from_networkx(graph: nx.DiGraph) -> dict[str, Any]:
     """Arguments for `Tree`; see `Tree.from_networkx`."""
+    import networkx as nx
+
+    if not isinstance(graph, nx.Graph):
+        msg = f"graph: a networkx.DiGraph is wanted, got {type(graph).__name__}."
+        raise TypeError(msg)
     if not graph.is_directed():
         msg = "graph: a directed one is needed (edges parent to child), this is undirected; orient it from its root."
         raise ValueError(msg)
@@ -126,11 +142,11 @@ def from_networkx(graph: nx.DiGraph) -> dict[str, Any]:
         parents[position[child]] = position[above]
         lengths[position[child]] = np.nan if length is None else length
     out: dict[str, Any] = {"names": [str(node) for node in nodes], "parents": parents, "lengths": lengths}
-    for attribute in ("height", "n_cells"):
+    for attribute in ("height", "n_cells", "support"):
         values: NDArray[np.float64] = np.array(
             [np.nan if (value := graph.nodes[node].get(attribute)) is None else value for node in nodes], dtype=float
         )
-        if not np.isnan(values).any():
+        if attribute == "support" or not np.isnan(values).any():
             out[_OPTIONAL[attribute]] = values
     return out
 
@@ -142,4 +158,6 @@ def from_adata(adata: AnnData, key: str) -> dict[str, Any]:
     if not hasattr(stored, "keys") or "nodes" not in stored:
         msg = f"adata.uns[{key!r}] holds no tree (no 'nodes' in it): run {run} first, or give the key of a tree."
         raise KeyError(msg)
-    return {**from_frame(stored["nodes"]), "codebook": stored.get("codebook")}
+    # the support that tl.tree_support found stays in the table: in newick the nodes of a model keep their names
+    nodes = stored["nodes"].drop(columns="support", errors="ignore")
+    return {**from_frame(nodes), "codebook": stored.get("codebook")}

@@ -35,10 +35,20 @@ def find(lookup: pd.Index, names: Iterable[str]) -> NDArray[np.int64]:
     return found.astype(np.int64, copy=False)
 
 
-def path_names(parents: Sequence[int]) -> list[str]:
-    """Names of nodes: child numbers from the root down, joined by dots. Parents come before children."""
+def path_names(parents: Sequence[int], *, longest: int | None = None) -> list[str]:
+    """Names of nodes: child numbers from the root down, joined by dots.
+
+    Parameters
+    ----------
+    parents
+        Position of each node's parent, -1 for the root, which is first. Parents come before children.
+    longest
+        Most characters of a name: a node with a longer one is called ``"node<position>"``, and names below start from
+        there. The names of a tree then take memory in proportion to its nodes, however deep it is.
+    """
     out, children = [ROOT], [0] * len(parents)
-    for parent in parents[1:]:
-        out.append(str(children[parent]) if parent == 0 else f"{out[parent]}.{children[parent]}")
+    for position, parent in enumerate(parents[1:], start=1):
+        name = str(children[parent]) if parent == 0 else f"{out[parent]}.{children[parent]}"
+        out.append(name if longest is None or len(name) <= longest else f"node{position}")
         children[parent] += 1
     return out

@@ -6,7 +6,6 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import pandas as pd
 
 from hdtree_sc._errors import listing
 from hdtree_sc.tree import _build, _cells, _cut, _io, _names, _newick
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import networkx as nx
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
 
@@ -41,6 +41,9 @@ class Tree:
     lengths
         ``(n,)``: length of the branch above each node, NaN where there is none. Without it: the parent's height less
         the node's own, if `heights` are given. All NaN: the tree has no lengths.
+    support
+        ``(n,)``: how well the data support each node, on any scale, NaN where it is not known. All NaN: the tree has
+        no support.
 
     Raises
     ------
@@ -61,7 +64,7 @@ class Tree:
 
     __slots__ = (
         "_children", "_leaf_nodes", "_lookup", "codebook", "depth", "heights", "leaves", "lengths", "levels",
-        "n_cells", "nodes", "parents", "sizes",
+        "n_cells", "nodes", "parents", "sizes", "support",
     )  # fmt: skip
 
     nodes: tuple[str, ...]
@@ -82,6 +85,8 @@ class Tree:
     """``(n, d)``: a point per node."""
     lengths: NDArray[np.float64] | None
     """``(n,)``: length of the branch above each node, NaN where there is none."""
+    support: NDArray[np.float64] | None
+    """``(n,)``: support of each node, NaN where it is not known."""
     depth: int
     """Level of the deepest node."""
     _children: tuple[tuple[int, ...], ...]
@@ -96,34 +101,9 @@ class Tree:
         n_cells: ArrayLike | None = None,
         codebook: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
+        support: ArrayLike | None = None,
     ) -> None:
-        given = list(names)
-        _build.check_names(given)
-        up = _build.check_parents(parents, given)
-        order = _build.preorder(up, given)
-        form = _build.shape(up, order)
-        height, branch = _build.branches(
-            form,
-            None if heights is None else _build.column("heights", heights, order),
-            None if lengths is None else _build.column("lengths", lengths, order, missing=True),
-        )
-        ordered = tuple(given[i] for i in order)
-        leaf_nodes = np.flatnonzero(form.sizes == 1)
-        fields: dict[str, Any] = {
-            "nodes": ordered,
-            "leaves": tuple(ordered[i] for i in leaf_nodes),
-            "parents": form.parents,
-            "levels": form.levels,
-            "sizes": form.sizes,
-            "heights": height,
-            "n_cells": np.zeros(len(order), dtype=np.int64) if n_cells is None else _build.counts(n_cells, order),
-            "codebook": None if codebook is None else _build.codes(codebook, order),
-            "lengths": branch,
-            "depth": int(form.levels.max()),
-            "_children": form.children,
-            "_leaf_nodes": leaf_nodes,
-            "_lookup": pd.Index(ordered, dtype=object),
-        }
+        fields = _build.fields(list(names), parents, heights, n_cells, codebook, lengths, support)
         for name, value in fields.items():
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
@@ -135,7 +115,7 @@ class Tree:
 
     def __reduce__(self) -> tuple[type[Tree], tuple[Any, ...]]:
         lengths = np.full(len(self), np.nan) if self.lengths is None else self.lengths
-        return Tree, (self.nodes, self.parents, self.heights, self.n_cells, self.codebook, lengths)
+        return Tree, (self.nodes, self.parents, self.heights, self.n_cells, self.codebook, lengths, self.support)
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -148,7 +128,7 @@ class Tree:
             return NotImplemented
         return self.nodes == other.nodes and all(
             _build.same(getattr(self, name), getattr(other, name))
-            for name in ("parents", "heights", "n_cells", "codebook", "lengths")
+            for name in ("parents", "heights", "n_cells", "codebook", "lengths", "support")
         )
 
     def __hash__(self) -> int:
@@ -256,14 +236,7 @@ class Tree:
 
     def codes(self) -> NDArray[np.int32]:
         """``(n, depth)``: which child is taken at each level on the way to each node, -1 below the node."""
-        number = np.zeros(len(self) + 1, dtype=np.int32)
-        for children in self._children:
-            number[list(children)] = np.arange(len(children))
-        number[-1] = -1
-        out = np.empty((len(self), self.depth), dtype=np.int32)
-        for level in range(self.depth):
-            out[:, level] = number[self.ancestors_at(level + 1)]
-        return out
+        return _build.child_numbers(self._children, [self.ancestors_at(level + 1) for level in range(self.depth)])
 
     def cut(self, n_leaves: int | None = None, min_cells: int | None = None) -> Tree:
         """A smaller tree: inner nodes become leaves, what stays keeps its name.
@@ -311,20 +284,14 @@ class Tree:
         ValueError
             A node of `within` has no ancestor here: the trees do not belong together.
         """
-        found = np.atleast_1d(within.index(names))
-        holder = self._lookup.get_indexer(within._lookup).tolist()
-        for node, above in enumerate(within.parents.tolist()):
-            if holder[node] < 0 and above >= 0:
-                holder[node] = holder[above]
-        held = np.asarray(holder)[found]
-        if (held < 0).any():
-            lost = within.nodes[found[np.argmax(held < 0)]]
-            msg = f"within: node {lost!r} has no ancestor in this tree; give the tree that this one was cut from."
-            raise ValueError(msg)
-        return np.asarray(self.nodes, dtype=object)[held]
+        return _cut.project(self, names, within)
 
     def to_newick(self) -> str:
-        """The tree as newick text: names, inner ones too, and branch lengths; counts and codebook are not in it."""
+        """The tree as newick text: names, inner ones too, and branch lengths; counts and codebook are not in it.
+
+        Names of other characters than ``A-Z a-z 0-9 . -`` are in single quotes. An inner node that has support and no
+        name beyond that of its place is written with its support.
+        """
         return _newick.write(self)
 
     @classmethod
@@ -335,10 +302,16 @@ class Tree:
         ----------
         text
             One tree. Names may be in single quotes; underscores stay; comments in ``[]`` are skipped. Nodes without
-            a name get the path of their child numbers (``"0.1"``; the root ``"root"``), made unique.
+            a name get the path of their child numbers (``"0.1"``; the root ``"root"``), made unique; far down, where
+            that is longer than 60 characters, ``"node"`` and their position in `nodes`.
+
+            Unquoted numbers at inner nodes are their `support`. They are names where each is the path of its node, or
+            where the leaves have numbers as names too and all numbers differ.
 
         Raises
         ------
+        TypeError
+            The text is not a string.
         ValueError
             The text is not one newick tree; the message says where.
         """
@@ -347,7 +320,8 @@ class Tree:
     def to_frame(self) -> pd.DataFrame:
         """The nodes as a table: index = names in pre-order; parent ("" for the root), level, n_cells, is_leaf, height.
 
-        A column ``length`` is added only if the branch lengths are not differences of heights.
+        A column ``length`` is added only if the branch lengths are not differences of heights, ``support`` if the tree
+        has it.
         """
         return _io.to_frame(self)
 
@@ -358,8 +332,8 @@ class Tree:
         Parameters
         ----------
         nodes
-            Index: names. Column ``parent``: names, empty or missing for the root; ``height``, ``n_cells`` and
-            ``length`` are used if there.
+            Index: names. Column ``parent``: names, empty or missing for the root; ``height``, ``n_cells``, ``length``
+            and ``support`` are used if there.
         codebook
             ``(n, d)``: a point per row of `nodes`.
         """
@@ -397,10 +371,13 @@ class Tree:
         ----------
         graph
             Names are the nodes as text. The attributes ``height`` and ``n_cells`` are used if every node has them,
-            ``length`` of those edges that have it. Children stand in the order of their parent's edges.
+            ``support`` of those nodes and ``length`` of those edges that have it. Children stand in the order of their
+            parent's edges.
 
         Raises
         ------
+        TypeError
+            It is no networkx graph.
         ValueError
             The graph is not directed, or not one tree.
         """
