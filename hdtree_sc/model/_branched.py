@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 import torch
-from scvi.model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin
+from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 
 from hdtree_sc._errors import listing
 from hdtree_sc.data._splitter import FittingSplitter
 from hdtree_sc.model._adoption import take_weights, taken_over
 from hdtree_sc.model._class_mixin import CRITERIA, Criterion
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
+from hdtree_sc.model._expression_mixin import ExpressionMixin
 from hdtree_sc.model._extension_mixin import ExtensionMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._generative_mixin import GenerativeMixin
@@ -57,7 +58,7 @@ class BranchedDiffusion(
     DiffusionMixin,
     UnplacedMixin,
     TrainingBasics,
-    RNASeqMixin,
+    ExpressionMixin,
     UnsupervisedTrainingMixin,
     BaseModelClass,
 ):

@@ -12,8 +12,11 @@ from scvi import REGISTRY_KEYS
 from scvi.train import Trainer
 
 from hdtree_sc._errors import listing
+from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data._category_names import text_of
 from hdtree_sc.data._obsm_field import features_of
 from hdtree_sc.data._points import PointSplitter
+from hdtree_sc.model._arguments import whole_number
 from hdtree_sc.model._cell_maker import seeded
 from hdtree_sc.model._class_mixin import ClassMixin
 from hdtree_sc.model._diffusion_mixin import LEAST_HEIGHT, STEPS, drawn_points, where_of
@@ -91,7 +94,9 @@ class ExtensionMixin(ClassMixin):
         """
         self._require_generator("add_class")  # type: ignore[attr-defined]
         self._refuse_query("add_class")  # type: ignore[attr-defined]
-        tree = self._classes
+        tree, label = self._classes, text_of(label)
+        batch_size = whole_number("batch_size", batch_size)
+        max_epochs = EPOCHS if max_epochs is None else whole_number("max_epochs", max_epochs)
         number = self._check_extension(adata, label, attach)
         seed = self._seed()  # type: ignore[attr-defined]
         bare = self._without_label(adata)
@@ -124,7 +129,7 @@ class ExtensionMixin(ClassMixin):
             "gradient_clip_val": 1.0, "logger": False, "enable_checkpointing": False, "devices": 1,
         }  # fmt: skip
         # the whole is moved by hand: it is no part of what is trained
-        trainer = Trainer(max_epochs=max_epochs or EPOCHS, accelerator=accelerator, **(options | trainer_kwargs))
+        trainer = Trainer(max_epochs=max_epochs, accelerator=accelerator, **(options | trainer_kwargs))
         diffusion.to(trainer.strategy.root_device)
         trainer.fit(plan, datamodule=splitter)
         if trainer.interrupted:
@@ -137,10 +142,10 @@ class ExtensionMixin(ClassMixin):
     def _check_extension(self, adata: AnnData, label: str, attach: str | None) -> int | None:
         """Refuse what can not be added; the number of the node to attach to."""
         tree = self._classes
-        if not isinstance(label, str) or not label:
+        if not label.strip() or label in (UNKNOWN, "None"):
             msg = f"label: a name wanted, got {label!r}."
             raise ValueError(msg)
-        if label in tree.classes:
+        if self._label_named(label) is not None:  # type: ignore[attr-defined]
             msg = f"label: the model has {label!r} already. Its classes: {listing(tree.classes)}."
             raise ValueError(msg)
         if adata.n_obs < LEAST_CELLS:
