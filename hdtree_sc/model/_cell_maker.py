@@ -18,7 +18,7 @@ from hdtree_sc.model._arguments import whole_number
 from hdtree_sc.module._spaces import SPACES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -177,17 +177,19 @@ def covariate_columns(registry: dict[str, Any], module: Any, surroundings: Surro
     return pd.DataFrame(columns, index=pd.RangeIndex(len(vector)))
 
 
-def new_names(made: Made) -> list[str]:
-    """Names of new cells, with a digest of them all: no other set of cells has the same names."""
-    values = made.values.data if sparse.issparse(made.values) else made.values
-    digest = hashlib.blake2s(made.latent.tobytes() + values.tobytes(), digest_size=4).hexdigest()
-    return [f"generated_{digest}_{i}" for i in range(len(made.latent))]
+def new_names(cells: AnnData, key: str, arguments: dict[str, Any]) -> list[str]:
+    """Names of new cells, with a digest of them and of how they were made: no other set of cells has the same names."""
+    values = cells.X.data if sparse.issparse(cells.X) else cells.X
+    made = repr(sorted(arguments.items())).encode() + cells.obsm[Keys(key).latent].tobytes() + values.tobytes()
+    digest = hashlib.blake2s(made, digest_size=4).hexdigest()
+    return [f"generated_{digest}_{i}" for i in range(cells.n_obs)]
 
 
-def as_anndata(made: Made, names: list[str] | pd.Index, var_names: pd.Index, *, key: str) -> AnnData:
-    """Cells as AnnData, with the fields that every generated AnnData has but for its leaves."""
+def as_anndata(made: Made, names: Sequence[str] | pd.Index | None, var_names: pd.Index, *, key: str) -> AnnData:
+    """Cells as AnnData, with the fields that every generated AnnData has but for its leaves; no names: numbers."""
+    names = range(len(made.latent)) if names is None else names
     out = AnnData(
-        made.values, obs=pd.DataFrame(index=pd.Index(names, dtype=str)), var=pd.DataFrame(index=pd.Index(var_names))
+        made.values, obs=pd.DataFrame(index=pd.Index(names).astype(str)), var=pd.DataFrame(index=pd.Index(var_names))
     )
     if made.mean is not None:
         out.layers["mean"] = made.mean

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scvi.model.base import RNASeqMixin, VAEMixin
 
+from hdtree_sc._disk import is_on_disk
 from hdtree_sc.model._arguments import rows_of, whole_number
 
 if TYPE_CHECKING:
@@ -59,11 +60,16 @@ class ExpressionMixin(RNASeqMixin):
         ------
         RuntimeError
             Before training.
+        ValueError
+            If cells are not as they should be, or are on disk.
         """
         self._require_trained("differential_expression")
+        adata = self._validate_anndata(adata)
+        if is_on_disk(adata.X):
+            msg = "differential_expression reads all values at once, and adata is backed: adata = adata.to_memory()."
+            raise ValueError(msg)
         for name in ("idx1", "idx2"):
             if kwargs.get(name) is not None and not isinstance(kwargs[name], str):
-                adata = self._validate_anndata(adata)
                 kwargs[name] = rows_of(kwargs[name], adata.obs_names, argument=name)
         return super().differential_expression(adata, *args, **kwargs)
 

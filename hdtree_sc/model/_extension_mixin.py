@@ -16,7 +16,6 @@ from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._category_names import text_of
 from hdtree_sc.data._obsm_field import features_of
 from hdtree_sc.data._points import PointSplitter
-from hdtree_sc.model._arguments import whole_number
 from hdtree_sc.model._cell_maker import seeded
 from hdtree_sc.model._class_mixin import ClassMixin
 from hdtree_sc.model._diffusion_mixin import LEAST_HEIGHT, STEPS, drawn_points, where_of
@@ -95,8 +94,6 @@ class ExtensionMixin(ClassMixin):
         self._require_generator("add_class")  # type: ignore[attr-defined]
         self._refuse_query("add_class")  # type: ignore[attr-defined]
         tree, label = self._classes, text_of(label)
-        batch_size = whole_number("batch_size", batch_size)
-        max_epochs = EPOCHS if max_epochs is None else whole_number("max_epochs", max_epochs)
         number = self._check_extension(adata, label, attach)
         seed = self._seed()  # type: ignore[attr-defined]
         bare = self._without_label(adata)
@@ -129,7 +126,7 @@ class ExtensionMixin(ClassMixin):
             "gradient_clip_val": 1.0, "logger": False, "enable_checkpointing": False, "devices": 1,
         }  # fmt: skip
         # the whole is moved by hand: it is no part of what is trained
-        trainer = Trainer(max_epochs=max_epochs, accelerator=accelerator, **(options | trainer_kwargs))
+        trainer = Trainer(max_epochs=max_epochs or EPOCHS, accelerator=accelerator, **(options | trainer_kwargs))
         diffusion.to(trainer.strategy.root_device)
         trainer.fit(plan, datamodule=splitter)
         if trainer.interrupted:

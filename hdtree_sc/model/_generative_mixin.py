@@ -105,7 +105,7 @@ class GenerativeMixin(GeneratorMixin):
             out = self._assembled(whitened, around, None, keep_mean, batch_size)
         if label is not None:
             self._set_label(out, [label] * n_cells)
-        return self._signed(
+        return self._signed_new(
             out, function="generate", node=node, label=label, batch=batch, n_steps=n_steps, seed=seed, method=method,
             guidance=guidance,
         )  # fmt: skip
@@ -419,4 +419,4 @@ class GenerativeMixin(GeneratorMixin):
         out.obs["role"] = pd.Categorical(roles, categories=["hybrid", a, b])
         out.obs["pair"] = pair
         out.obs["branch_noise"] = level
-        return self._signed(out, function="hybrids", a=a, b=b, between=between, n_steps=n_steps, seed=seed)
+        return self._signed_new(out, function="hybrids", a=a, b=b, between=between, n_steps=n_steps, seed=seed)

@@ -260,13 +260,12 @@ class GeneratorMixin:
         keep_mean: bool,  # noqa: FBT001
         batch_size: int,
     ) -> AnnData:
-        """AnnData of points, with leaves and the columns of what they were decoded with; no names: of new cells."""
+        """AnnData of points, with leaves and the columns of what they were decoded with."""
         made = make_cells(self.module, whitened, around, keep_mean=keep_mean, batch_size=batch_size)  # type: ignore[attr-defined]
         return self._described(made, around, names)
 
     def _described(self, made: Made, around: Surroundings, names: Sequence[str] | pd.Index | None) -> AnnData:
         """AnnData of cells that were made, see :meth:`_assembled`."""
-        names = new_names(made) if names is None else list(names)
         out = as_anndata(made, names, self.get_var_names(), key=self._tree_key)  # type: ignore[attr-defined]
         # where the model reads them, in a copy: what is done to X must not reach them
         for held, key in ((out.layers, "layer"), (out.obsm, "obsm_key")):
@@ -347,6 +346,11 @@ class GeneratorMixin:
         tree = self.get_tree()  # type: ignore[attr-defined]
         shares = self.module.donors.label_shares(len(tree), len(self._told_labels)).cpu().numpy()  # type: ignore[attr-defined]
         return (nodes[:, tree.is_leaf_mask] @ shares[tree.is_leaf_mask, label - 1]).astype(np.float32)
+
+    def _signed_new(self, out: AnnData, **arguments: Any) -> AnnData:
+        """Name new cells, and say in ``uns`` how they came to be."""
+        out.obs_names = new_names(out, self._tree_key, arguments)
+        return self._signed(out, **arguments)
 
     def _signed(self, out: AnnData, **arguments: Any) -> AnnData:
         """Say in ``uns`` how cells came to be."""

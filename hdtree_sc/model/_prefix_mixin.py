@@ -135,7 +135,7 @@ class PrefixMixin(ClassMixin):
         self._set_label(out, np.repeat(names, n_cells).tolist())  # type: ignore[attr-defined]
         if share_prefix:
             out.obs["prefix"] = np.tile(np.arange(n_cells), len(names))
-        return self._signed(  # type: ignore[attr-defined]
+        return self._signed_new(  # type: ignore[attr-defined]
             out, function="generate", label=names, batch=batch, seed=seed, share_prefix=share_prefix, **options, **more
         )
 

@@ -14,6 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from hdtree_sc._disk import in_memory
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._obsm_field import features_of
 from hdtree_sc.model._validation import check_values, values_of
@@ -127,7 +128,7 @@ class QueryMixin:
         layer = layer if layer in adata.layers else None
         values = values_of(adata, layer)
         if not np.array_equal(column, np.arange(adata.n_vars)):
-            values = values[:, column[found]]
+            values = in_memory(values)[:, column[found]]
             if not found.all():
                 pick = sparse.csr_matrix(
                     (np.ones(found.sum(), values.dtype), (np.arange(found.sum()), np.flatnonzero(found))),

@@ -12,9 +12,9 @@ from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._category_fields import KIND_KEY, CategoryField, CategoryTableField, PartialLabelField
 from hdtree_sc.data._category_names import kind_of, positions_of, text_of, typed
-from hdtree_sc.data._cell_manager import CellManager
 from hdtree_sc.data._number_field import NumberField
 from hdtree_sc.data._obsm_field import ObsmFeatureField
+from hdtree_sc.data._ordered_rows import OrderedManager
 from hdtree_sc.model._validation import check_names, check_setup
 from hdtree_sc.module._hdtree import TIME_KEY
 
@@ -176,6 +176,6 @@ class SetupMixin:
             NumberField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
             NumberField(TIME_KEY, time_key, required=False),
         ]
-        manager = CellManager(fields=fields, setup_method_args=setup_method_args)
+        manager = OrderedManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)  # type: ignore[attr-defined]

@@ -262,7 +262,7 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
             out.obs["root_sample"] = sample.cpu().numpy()
         if label is not None:
             self._set_label(out, [label] * n_cells)
-        return self._signed(
+        return self._signed_new(
             out, function="generate", node=node, label=label, batch=batch, n_steps=n_steps, seed=seed, method=method,
             guidance=guidance, per_leaf=per_leaf, refine=refine, root=root,
         )  # fmt: skip

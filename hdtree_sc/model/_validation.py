@@ -14,7 +14,7 @@ from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._category_names import numbered
 from hdtree_sc.model._arguments import whole_number
-from hdtree_sc.model._value_checks import check_finite, check_likelihood, check_values, name_of, values_of
+from hdtree_sc.model._value_checks import LARGEST, check_finite, check_likelihood, check_values, name_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,7 +111,7 @@ def _check_numbers(column: pd.Series, argument: str, key: str) -> None:
         "time_key": (~np.isinf(values), "a finite time, or NaN where it is not known,"),
         "size_factor_key": (np.isfinite(values) & (values > 0), "a finite number above 0"),
     }
-    right, wanted = rules.get(argument, (np.isfinite(values), "a finite number"))
+    right, wanted = rules.get(argument, (np.abs(values) <= LARGEST, f"a finite number of at most {LARGEST:.0e}"))
     if not right.all():
         wrong = column[~right]
         msg = (

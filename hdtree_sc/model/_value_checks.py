@@ -159,7 +159,8 @@ def _check_whole(stored: NDArray[Any], name: str, likelihood: str) -> None:
     if np.array_equal(stored, whole) or np.allclose(stored, whole, rtol=COUNT_ERROR, atol=ZERO_ERROR):
         return
     off = float(np.abs(stored - whole).max())
-    close = f" Counts with rounding errors: {name} = np.rint({name})." if off < 0.01 else ""
+    is_close = np.allclose(stored, whole, rtol=1e-3, atol=1e-3)
+    close = f" If they are counts with rounding errors: {name} = np.rint({name})." if is_close else ""
     msg = (
         f"{name} holds fractions (off whole numbers by up to {off:.2g}), gene_likelihood={likelihood!r} wants raw "
         "integer counts: name the layer that holds them (layer='counts'), or use gene_likelihood='normal' for "
