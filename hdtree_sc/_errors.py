@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -102,22 +103,28 @@ def require_obsm(adata: AnnData, key: str, run: str) -> Any:
     return _require(adata, "obsm", key, run)
 
 
-def whole_number(name: str, value: object) -> int:
-    """A whole number of at least 1; else the error names the argument.
+def shown(value: Any) -> str:
+    """A value as it is written, cut to 60 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
-    Parameters
-    ----------
-    name
-        Name of the argument.
-    value
-        What was given.
+
+def whole_number(argument: str, value: Any, least: int | None = 1, most: int | None = None) -> int:
+    """An argument as an int: 2 and 2.0 are whole numbers, True, "2", 2.5 and NaN are not.
 
     Raises
     ------
     ValueError
-        It is something else.
+        Naming the argument, what was given and what is wanted.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        msg = f"{name}: {value!r} given, a whole number of at least 1 is wanted."
+    number = float(value) if is_number(value) else math.nan
+    if not number.is_integer() or (least is not None and number < least) or (most is not None and number > most):
+        limits = "" if least is None else f" of at least {least}" if most is None else f" from {least} to {most}"
+        msg = f"{argument}: {shown(value)} given, a whole number{limits} is needed."
         raise ValueError(msg)
     return int(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)

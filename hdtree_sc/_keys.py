@@ -13,6 +13,8 @@ ENCODER_INPUT = "encoder_input"
 
 UNKNOWN = "unknown"
 """Category of cells whose batch, label or covariate is not known."""
+SOURCE = "source_"
+"""Prefix of ``obs`` columns of the cells from which others were made."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
+from hdtree_sc._disk import in_memory
 from hdtree_sc._errors import listing
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Expression:
         if size_factor_key is not None and size_factor_key not in adata.obs:
             msg = f"size_factor_key: adata.obs has no column {size_factor_key!r}. It has: {listing(adata.obs.columns)}."
             raise KeyError(msg)
-        whole: Any = adata.X if layer is None else adata.layers[layer]
+        whole: Any = in_memory(adata.X if layer is None else adata.layers[layer])
         name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
         if whole is None:
             msg = f"{name} is None: name a layer with expression (layer=)."

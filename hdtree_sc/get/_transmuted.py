@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from hdtree_sc._disk import in_memory
 from hdtree_sc._errors import listing
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Values:
         if layer is not None and layer not in adata.layers:
             msg = f"{name}.layers has no {layer!r}. It has: {listing(adata.layers)}; {RUN} writes those of its result."
             raise KeyError(msg)
-        matrix = adata.X if layer is None else adata.layers[layer]
+        matrix = in_memory(adata.X if layer is None else adata.layers[layer])
         if genes is not None and not genes.equals(adata.var_names):
             columns = adata.var_names.get_indexer(genes) if adata.var_names.is_unique else None
             if columns is None or (columns < 0).any():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +13,11 @@ from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data._category_names import positions_of
 from hdtree_sc.data._obsm_field import features_of
 from hdtree_sc.model._validation import values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 logger = logging.getLogger("hdtree_sc")
@@ -64,19 +61,14 @@ def aligned(adata: AnnData, registry: dict[str, Any], *, is_count: bool) -> AnnD
     if obsm_key is not None:
         out.obsm[obsm_key] = out.X.toarray() if sparse.issparse(out.X) else out.X
     nothing = pd.Series(np.nan, index=adata.obs_names)
-    categories = known_categories(registry)
-    for key, known in categories.items():
-        out.obs[key] = matched(adata.obs.get(key, nothing), known, unknown=_unknown(known))
+    for key, known in known_categories(registry).items():
+        out.obs[key] = _matched(adata.obs.get(key, nothing), known)
     time_key = setup.get("time_key")
     for key in filter(None, [time_key, setup.get("size_factor_key"), *(setup.get("continuous_covariate_keys") or [])]):
         if key not in adata.obs and key != time_key:
             msg = f"adata.obs has no column {key!r}, which the model was set up with as a number of each cell."
             raise KeyError(msg)
         out.obs[key] = adata.obs.get(key, nothing)
-        unknown = _unknown(categories[key]) if key in categories else UNKNOWN
-        if unknown != UNKNOWN:
-            # a time that is a batch too has no gaps
-            out.obs[key] = out.obs[key].fillna(unknown)
     return out
 
 
@@ -141,61 +133,19 @@ def _with_features(values: Any, names: pd.Index, features: pd.Index) -> Any:
 
 def known_categories(registry: dict[str, Any]) -> dict[str, NDArray[Any]]:
     """Categories that a model knows, in its order, by ``obs`` column."""
-    return {key: np.asarray(held[name]) for key, held, name in _mappings(registry)}
-
-
-def with_unknown(registry: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a registry whose last category of each column is the unknown one."""
-    out = deepcopy(registry)
-    for _, held, name in _mappings(out):
-        known = np.asarray(held[name])
-        unknown = _unknown(known)
-        if unknown not in known.tolist():
-            held[name] = np.array([*known.tolist(), unknown], dtype=object)
-    return out
-
-
-def _mappings(registry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Each column of categories, with the dictionary of the registry that lists them and its key there."""
     setup, fields = registry["setup_args"], registry["field_registries"]
+    found = {}
     for argument, field in (("batch_key", REGISTRY_KEYS.BATCH_KEY), ("labels_key", REGISTRY_KEYS.LABELS_KEY)):
         if setup.get(argument) is not None:
-            yield setup[argument], fields[field]["state_registry"], "categorical_mapping"
+            found[setup[argument]] = np.asarray(fields[field]["state_registry"]["categorical_mapping"])
     for key in setup.get("categorical_covariate_keys") or []:
-        yield key, fields[REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]["mappings"], key
+        found[key] = np.asarray(fields[REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]["mappings"][key])
+    return found
 
 
-def _unknown(known: NDArray[Any]) -> Any:
-    """The unknown category, of the kind of the known ones: scvi-tools puts the categories of a column in order."""
-    is_number = pd.api.types.infer_dtype(known) in ("boolean", "integer", "floating", "mixed-integer-float")
-    return int(max(known)) + 1 if is_number else UNKNOWN
-
-
-def matched(column: pd.Series, known: NDArray[Any], *, unknown: Any = None) -> pd.Categorical:
-    """A column in a model's own categories, matched by text: 1, ``"1"`` and 1.0 are one category.
-
-    Parameters
-    ----------
-    column
-        Column of the user's, of any type, with gaps or without.
-    known
-        Categories of the model.
-    unknown
-        What a missing value or an unknown category becomes; None: missing.
-    """
-    held = pd.Index(known).tolist()
-    by_text = {_plain(value): value for value in reversed(held)} | {str(value): value for value in held}
+def _matched(column: pd.Series, known: NDArray[Any]) -> NDArray[Any]:
+    """A column in a model's own categories, matched by text; ``"unknown"`` where it has none of them."""
     code, values = pd.factorize(column)
-    names = values.tolist()
-    found = [by_text.get(str(name), by_text.get(_plain(name), unknown)) for name in names]
-    taken = np.empty(len(found) + 1, dtype=object)
-    taken[:-1], taken[-1] = found, unknown
-    categories = held if unknown is None or unknown in held else [*held, unknown]
-    return pd.Categorical(taken[code], categories=pd.Index(categories, dtype=object))
-
-
-def _plain(value: Any) -> str:
-    """Text of a category, where a whole number is the same whatever its type."""
-    if isinstance(value, bool | np.bool_):
-        return str(int(value))
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value))
+    # the code of a cell without a value is -1: the last one
+    taken = np.array([*known.tolist(), UNKNOWN], dtype=object)[np.append(positions_of(values, known), -1)]
+    return taken[code]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scvi.model.base import VAEMixin
 
 from hdtree_sc.model._cell_maker import seeded
+from hdtree_sc.model._expression_mixin import FitMixin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BATCH = 1024
 
 
-class BoundMixin(VAEMixin):
+class BoundMixin(FitMixin):
     """scvi-tools' measures of fit, with latents drawn from a seed: global random numbers stay as they are."""
 
     def get_elbo(self, *args: Any, seed: int = 0, **kwargs: Any) -> float | NDArray[np.float32]:

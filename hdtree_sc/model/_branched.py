@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
-from scvi.model.base import BaseModelClass, RNASeqMixin
+from scvi.model.base import BaseModelClass
 
 from hdtree_sc._errors import listing
 from hdtree_sc.model._adoption import take_weights, taken_over
 from hdtree_sc.model._class_mixin import CRITERIA, Criterion
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
+from hdtree_sc.model._expression_mixin import ExpressionMixin
 from hdtree_sc.model._extension_mixin import ExtensionMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._generative_mixin import GenerativeMixin
@@ -51,7 +52,7 @@ class BranchedDiffusion(
     DiffusionMixin,
     UnplacedMixin,
     StagedTrainingMixin,
-    RNASeqMixin,
+    ExpressionMixin,
     BaseModelClass,
 ):
     """Generate, transmute and extend known cell types with a diffusion that forks where they part.

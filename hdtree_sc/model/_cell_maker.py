@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,12 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from hdtree_sc._errors import listing
+from hdtree_sc._errors import whole_number
 from hdtree_sc._keys import Keys
 from hdtree_sc.module._spaces import SPACES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +32,7 @@ def seeded(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
+    seed = whole_number("seed", seed, least=None)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
@@ -175,28 +177,19 @@ def covariate_columns(registry: dict[str, Any], module: Any, surroundings: Surro
     return pd.DataFrame(columns, index=pd.RangeIndex(len(vector)))
 
 
-def one_batch(registry: dict[str, Any], name: object) -> int:
-    """Number of a batch by its name.
-
-    Raises
-    ------
-    ValueError
-        If there is none of that name; the message lists those that are.
-    """
-    if registry["setup_args"].get("batch_key") is None:
-        msg = f"batch: {name!r} given, but the model was set up without batch_key=."
-        raise ValueError(msg)
-    names = [str(batch) for batch in registry["field_registries"]["batch"]["state_registry"]["categorical_mapping"]]
-    if str(name) not in names:
-        msg = f"batch: the model knows no {name!r}. It knows: {listing(names)}."
-        raise ValueError(msg)
-    return names.index(str(name))
+def new_names(cells: AnnData, key: str, arguments: dict[str, Any]) -> list[str]:
+    """Names of new cells, with a digest of them and of how they were made: no other set of cells has the same names."""
+    values = cells.X.data if sparse.issparse(cells.X) else cells.X
+    made = repr(sorted(arguments.items())).encode() + cells.obsm[Keys(key).latent].tobytes() + values.tobytes()
+    digest = hashlib.blake2s(made, digest_size=4).hexdigest()
+    return [f"generated_{digest}_{i}" for i in range(cells.n_obs)]
 
 
-def as_anndata(made: Made, names: list[str] | pd.Index, var_names: pd.Index, *, key: str) -> AnnData:
-    """Cells as AnnData, with the fields that every generated AnnData has but for its leaves."""
+def as_anndata(made: Made, names: Sequence[str] | pd.Index | None, var_names: pd.Index, *, key: str) -> AnnData:
+    """Cells as AnnData, with the fields that every generated AnnData has but for its leaves; no names: numbers."""
+    names = range(len(made.latent)) if names is None else names
     out = AnnData(
-        made.values, obs=pd.DataFrame(index=pd.Index(names, dtype=str)), var=pd.DataFrame(index=pd.Index(var_names))
+        made.values, obs=pd.DataFrame(index=pd.Index(names).astype(str)), var=pd.DataFrame(index=pd.Index(var_names))
     )
     if made.mean is not None:
         out.layers["mean"] = made.mean

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data._constants import _MANAGER_UUID_KEY, _SETUP_ARGS_KEY
 
 from hdtree_sc._errors import listing
+from hdtree_sc.data._ordered_rows import OrderedManager
 from hdtree_sc.model._fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class CellManager(AnnDataManager):
+class CellManager(OrderedManager):
     """A manager that refuses cells which changed after they were registered.
 
     Only the registered object is read, and what a model reads of it must be what it was: names, values, and the columns

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from scvi import REGISTRY_KEYS
 
-from hdtree_sc._errors import listing
+from hdtree_sc._errors import listing, whole_number
 from hdtree_sc.diffusion import NoiseSchedule, alpha_sigma
 from hdtree_sc.model._class_moments import class_moments
 from hdtree_sc.model._diffusion_mixin import LEAST_HEIGHT, drawn_points
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from hdtree_sc.model._tree_mixin import Rows
+    from hdtree_sc.model._arguments import Rows
     from hdtree_sc.tree import Tree
 
 Criterion = Literal["discriminability", "cosine"]
@@ -52,6 +53,18 @@ class ClassMixin(TreeMixin):
 
     # ---------------------------------------------------------------- found in data
 
+    def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
+        """What is learned before training, once it is known that every class has cells to learn from."""
+        labels = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)  # type: ignore[attr-defined]
+        position = self._label_positions.numpy()[np.asarray(labels).ravel()[train_indices]]  # type: ignore[attr-defined]
+        names = self._registered_labels  # type: ignore[attr-defined]
+        size = np.bincount(position, minlength=len(names) + 1)[1:]
+        if (size < 2).any():
+            few = [name for name, n in zip(names, size, strict=True) if n < 2]
+            msg = f"labels_key: {listing(few)} had fewer than two training cells: merge them, or raise train_size."
+            raise ValueError(msg)
+        super()._fit_before(train_indices)  # type: ignore[misc]
+
     def _learn_classes(self) -> None:
         """Find the tree of the classes, and where they lie, in the training cells."""
         cells = self._cells_to_learn("latent")  # type: ignore[attr-defined]
@@ -67,10 +80,6 @@ class ClassMixin(TreeMixin):
         names = self._registered_labels  # type: ignore[attr-defined]
         size = np.bincount(number, minlength=len(names))
         n_cells = size.tolist()
-        if (size < 2).any():
-            few = [name for name, n in zip(names, size, strict=True) if n < 2]
-            msg = f"labels_key: {listing(few)} had fewer than two training cells: merge them, or raise train_size."
-            raise ValueError(msg)
 
         def tree_of(x: NDArray[np.floating], classes: NDArray[np.integer]) -> ClassTree:
             levels = self._mixing(x, classes, len(names), space.schedule)
@@ -145,11 +154,16 @@ class ClassMixin(TreeMixin):
         names = self._classes.names()
         return torch.tensor([names.index(name) for name in self.get_tree().nodes])
 
-    def _told(self, node: str | None, label: str | None) -> tuple[int, int]:
+    def _place_named(self, name: object, argument: str) -> tuple[str, tuple[int, int]]:
+        named, place = super()._place_named(name, argument)  # type: ignore[misc]
+        # the leaf of a class may be called by its path
+        return self._classes.labels[place[0]] or named, place
+
+    def _told(self, node: str | None, label: object | None) -> tuple[int, int]:
         number, _ = super()._told(node, label)  # type: ignore[misc]
         if label is None:
             return number, 0
-        own = self._classes.number_of(label)
+        own = self._classes.number_of(self._label_named(label))  # type: ignore[attr-defined]
         if node is not None and not self._classes.below()[own, number]:
             msg = f"node={node!r}, label={label!r}: the class is not below the node. Give one of them."
             raise ValueError(msg)
@@ -297,7 +311,7 @@ class ClassMixin(TreeMixin):
         adata
             Cells with the model's genes; the training data by default.
         indices
-            Rows of ``adata``; all by default.
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         n_noise
             Noise levels at which each cell is asked, each with noise of its own, the same for all classes.
         seed
@@ -315,9 +329,7 @@ class ClassMixin(TreeMixin):
             Before training.
         """
         self._require_generator("classify")  # type: ignore[attr-defined]
-        if n_noise < 1:
-            msg = f"n_noise: {n_noise} given, at least 1 wanted."
-            raise ValueError(msg)
+        n_noise, seed = whole_number("n_noise", n_noise), whole_number("seed", seed, least=None)
         module, tree = self.module, self._classes  # type: ignore[attr-defined]
         diffusion = module.diffusion
         numbers = [tree.number_of(label) for label in tree.classes]

@@ -10,6 +10,7 @@ import torch
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing, whole_number
+from hdtree_sc.data._category_names import positions_of
 from hdtree_sc.data._points import PointSplitter
 from hdtree_sc.model._class_moments import class_moments
 from hdtree_sc.module._donors import Donors
@@ -227,10 +228,9 @@ class DiffusionMixin:
     @property
     def _label_positions(self) -> torch.Tensor:
         """From the registry's number of a label to its position among those told, 0 for the unknown one."""
-        state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]  # type: ignore[attr-defined]
-        told = {name: i + 1 for i, name in enumerate(self._told_labels)}
+        state = self._state_of(REGISTRY_KEYS.LABELS_KEY)  # type: ignore[attr-defined]
         # a query may hold labels that training did not know: they are appended to the registered ones
-        return torch.tensor([told.get(str(label), 0) for label in state["categorical_mapping"]])
+        return torch.from_numpy(positions_of(state["categorical_mapping"], self._told_labels) + 1)
 
     def _known_labels(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Position among the labels told, from 1, of the cells of a minibatch; 0 where a label is not known."""

@@ -11,6 +11,8 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing, whole_number
+from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data._category_names import text_of
 from hdtree_sc.data._obsm_field import features_of
 from hdtree_sc.data._points import PointSplitter
 from hdtree_sc.model._cell_maker import seeded
@@ -95,7 +97,7 @@ class ExtensionMixin(ClassMixin):
         for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
             if value is not None:
                 whole_number(name, value)
-        tree = self._classes
+        tree, label = self._classes, text_of(label)
         number = self._check_extension(adata, label, attach)
         seed = self._seed()  # type: ignore[attr-defined]
         bare = self._without_label(adata)
@@ -143,10 +145,10 @@ class ExtensionMixin(ClassMixin):
     def _check_extension(self, adata: AnnData, label: str, attach: str | None) -> int | None:
         """Refuse what can not be added; the number of the node to attach to."""
         tree = self._classes
-        if not isinstance(label, str) or not label:
+        if not label.strip() or label in (UNKNOWN, "None"):
             msg = f"label: a name wanted, got {label!r}."
             raise ValueError(msg)
-        if label in tree.classes:
+        if self._label_named(label) is not None:  # type: ignore[attr-defined]
             msg = f"label: the model has {label!r} already. Its classes: {listing(tree.classes)}."
             raise ValueError(msg)
         if adata.n_obs < LEAST_CELLS:

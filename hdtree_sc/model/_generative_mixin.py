@@ -9,11 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hdtree_sc.model._cell_maker import (
-    expected,
-    one_batch,
-    seeded,
-)
+from hdtree_sc.model._arguments import finite_number, whole_numbers
+from hdtree_sc.model._cell_maker import expected, seeded
 from hdtree_sc.model._generator_mixin import GeneratorMixin
 from hdtree_sc.module._latent_diffusion import Where, untold
 
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from hdtree_sc.diffusion import Method
-    from hdtree_sc.model._tree_mixin import Rows
+    from hdtree_sc.model._arguments import Rows
 
 SAMPLING_BATCH = 4096
 
@@ -96,17 +93,19 @@ class GenerativeMixin(GeneratorMixin):
             If node, label or batch do not exist (the message lists those that do) or a number makes no sense.
         """
         self._require_generator("generate")
-        self._check_sampling(n_cells, n_steps, method, batch_size)
-        guidance = self._guidance if guidance is None else guidance
+        n_cells, n_steps, batch_size = whole_numbers(n_cells=n_cells, n_steps=n_steps, batch_size=batch_size)
+        method = self._checked_method(method)
+        guidance = self._checked_guidance(guidance)
         where = Where.of(self._told(node, label), n_cells, self._device)
-        in_batch = None if batch is None else one_batch(self.registry, batch)  # type: ignore[attr-defined]
+        label = None if label is None else self._label_named(label)
+        in_batch = None if batch is None else self._number_of_batch(batch)  # type: ignore[attr-defined]
         with seeded(seed):
             whitened = self._sampled(where, n_steps, method, guidance, batch_size)
             around = self._drawn_surroundings(whitened, where, in_batch, library)
-            out = self._assembled(whitened, around, [f"generated_{i}" for i in range(n_cells)], keep_mean, batch_size)
+            out = self._assembled(whitened, around, None, keep_mean, batch_size)
         if label is not None:
-            out.obs[self._setup("labels_key")] = pd.Categorical([label] * n_cells)  # type: ignore[attr-defined]
-        return self._signed(
+            self._set_label(out, [label] * n_cells)
+        return self._signed_new(
             out, function="generate", node=node, label=label, batch=batch, n_steps=n_steps, seed=seed, method=method,
             guidance=guidance,
         )  # fmt: skip
@@ -139,7 +138,7 @@ class GenerativeMixin(GeneratorMixin):
         seed
             Seed.
         indices
-            Rows of ``adata``; all by default.
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         noise_level
             Noise ``-log SNR`` put on the latent to begin from; by default nothing of it is left.
         method
@@ -154,8 +153,10 @@ class GenerativeMixin(GeneratorMixin):
         AnnData with the same ``obs_names``, ``obs`` and the fields of :meth:`generate`.
         """
         self._require_generator("reconstruct")
+        n_steps, batch_size = whole_numbers(n_steps=n_steps, batch_size=batch_size)
+        method = self._checked_method(method)
+        noise_level = None if noise_level is None else finite_number("noise_level", noise_level)
         cells = self._real_cells(adata, indices)
-        self._check_sampling(len(cells), n_steps, method, batch_size)
         where = untold(cells.where, label=True)
         with seeded(seed):
             if noise_level is None:
@@ -170,7 +171,7 @@ class GenerativeMixin(GeneratorMixin):
                     batch_size,
                 )
             out = self._assembled(whitened, cells.around, cells.names, keep_mean, batch_size)
-        out.obs = pd.concat([cells.obs.drop(columns=out.obs.columns, errors="ignore"), out.obs], axis=1)
+        self._take_origin(out, cells.obs, with_label=True)
         return self._signed(
             out, function="reconstruct", n_steps=n_steps, seed=seed, noise_level=noise_level, method=method
         )
@@ -212,7 +213,7 @@ class GenerativeMixin(GeneratorMixin):
         source
             A label or a node: only its cells. All by default.
         indices
-            Rows of ``adata`` to choose from; all by default.
+            Rows of ``adata`` to choose from: positions, names of cells, a slice or a mask; all by default.
         mode
             ``"ode"``: deterministic both ways, so that each cell has one counterpart, and the way back leads home.
             ``"sde"``: with fresh noise up and down, as the paper of branched diffusion has it; draws differ, and how
@@ -270,13 +271,18 @@ class GenerativeMixin(GeneratorMixin):
         if mode not in ("ode", "sde"):
             msg = f"mode: {mode!r} is none of 'ode', 'sde'."
             raise ValueError(msg)
-        if n_draws < 1:
-            msg = f"n_draws: {n_draws} given, at least one is needed."
+        n_draws, n_steps, batch_size = whole_numbers(n_draws=n_draws, n_steps=n_steps, batch_size=batch_size)
+        guidance = self._checked_guidance(guidance)
+        schedule = self.module.diffusion.schedule  # type: ignore[attr-defined]
+        if noise_level is not None and not (
+            schedule.lowest < finite_number("noise_level", noise_level) <= schedule.highest
+        ):
+            msg = f"noise_level: {noise_level} given, above {schedule.lowest} and up to {schedule.highest} wanted."
             raise ValueError(msg)
-        guidance = self._guidance if guidance is None else guidance
-        there = self._place_named(target, "target")
+        target, there = self._place_named(target, "target")
+        if source is not None:
+            source, _ = self._place_named(source, "source")
         cells = self._sources(self._real_cells(adata, indices), source)
-        self._check_sampling(len(cells), n_steps, "dpm", batch_size)
         by_label = there[1] > 0
         # a way between labels is told labels alone: the cell's path leads to where it comes from
         onto = Where.of(there, len(cells), self._device)
@@ -285,10 +291,6 @@ class GenerativeMixin(GeneratorMixin):
         # nothing is told beside it on the way up, as nothing is on the way down
         origin = Where(node, cells.where.label) if by_label else Where(cells.where.node, torch.zeros_like(node))
         diffusion = self.module.diffusion  # type: ignore[attr-defined]
-        schedule = diffusion.schedule
-        if noise_level is not None and not schedule.lowest < noise_level <= schedule.highest:
-            msg = f"noise_level: {noise_level} given, above {schedule.lowest} and up to {schedule.highest} wanted."
-            raise ValueError(msg)
         levels = diffusion.branch_levels(origin, onto)
         if by_label:
             levels = torch.where(known, levels, diffusion.label.heights[0].to(levels))
@@ -370,8 +372,11 @@ class GenerativeMixin(GeneratorMixin):
         if between not in ("midpoint", "condition"):
             msg = f"between: {between!r} is none of 'midpoint', 'condition'."
             raise ValueError(msg)
-        self._check_sampling(n_cells, n_steps, "dpm", batch_size)
-        one, other = self._place_named(a, "a"), self._place_named(b, "b")
+        n_cells, n_steps, batch_size = whole_numbers(n_cells=n_cells, n_steps=n_steps, batch_size=batch_size)
+        (a, one), (b, other) = self._place_named(a, "a"), self._place_named(b, "b")
+        if "hybrid" in (a, b):
+            msg = "a, b: a place called 'hybrid' cannot be told from the hybrids; rename the label and train again."
+            raise ValueError(msg)
         if (one[1] > 0) != (other[1] > 0):
             msg = f"a={a!r} and b={b!r}: two labels or two nodes wanted, not one of each."
             raise ValueError(msg)
@@ -410,9 +415,8 @@ class GenerativeMixin(GeneratorMixin):
             around = replace(around, node=torch.cat([torch.zeros_like(wheres[0].node), *(w.node for w in wheres)]))
             roles = np.repeat(["hybrid", a, b], n_cells)
             pair = np.tile(np.arange(n_cells), 3)
-            names = [f"{role}_{i}" for role, i in zip(roles, pair, strict=True)]
-            out = self._assembled(torch.cat(ends), around, names, keep_mean, batch_size)
+            out = self._assembled(torch.cat(ends), around, None, keep_mean, batch_size)
         out.obs["role"] = pd.Categorical(roles, categories=["hybrid", a, b])
         out.obs["pair"] = pair
         out.obs["branch_noise"] = level
-        return self._signed(out, function="hybrids", a=a, b=b, between=between, n_steps=n_steps, seed=seed)
+        return self._signed_new(out, function="hybrids", a=a, b=b, between=between, n_steps=n_steps, seed=seed)

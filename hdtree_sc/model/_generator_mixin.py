@@ -10,15 +10,18 @@ import pandas as pd
 import torch
 
 from hdtree_sc._errors import listing
-from hdtree_sc._keys import Keys
+from hdtree_sc._keys import SOURCE, UNKNOWN, Keys
+from hdtree_sc.data._category_names import positions_of
 from hdtree_sc.diffusion import alpha_sigma
 from hdtree_sc.diffusion._sampler import METHODS
+from hdtree_sc.model._arguments import finite_number, rows_of
 from hdtree_sc.model._cell_maker import (
     Made,
     Surroundings,
     as_anndata,
     covariate_columns,
     make_cells,
+    new_names,
 )
 from hdtree_sc.module._latent_diffusion import Where
 from hdtree_sc.module._spaces import SPACES
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from hdtree_sc.diffusion import Method
-    from hdtree_sc.model._tree_mixin import Rows
+    from hdtree_sc.model._arguments import Rows
 
 
 @dataclass
@@ -51,6 +54,18 @@ class _RealCells:
         return _RealCells(
             self.names[rows], self.obs.iloc[rows], self.whitened[picked], self.where[picked], self.around[picked]
         )
+
+
+def _sizes(library: float | ArrayLike, n_cells: int) -> NDArray[np.float32]:
+    """Library sizes (1, 1) or (n_cells, 1) that were asked for."""
+    try:
+        size = np.asarray(library, dtype=np.float32).reshape(-1, 1)
+    except (TypeError, ValueError):
+        size = np.empty((0, 1), dtype=np.float32)
+    if len(size) not in (1, n_cells) or not (np.isfinite(size) & (size > 0)).all():
+        msg = f"library: one positive number, or one for each of {n_cells} cells wanted."
+        raise ValueError(msg)
+    return size
 
 
 class GeneratorMixin:
@@ -75,38 +90,47 @@ class GeneratorMixin:
             raise RuntimeError(msg)
 
     @staticmethod
-    def _check_sampling(n_cells: int, n_steps: int, method: str, batch_size: int) -> None:
-        for name, value in (("n_cells", n_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
-            if int(value) != value or value < 1:
-                msg = f"{name}: {value} given, a whole number of at least one is needed."
-                raise ValueError(msg)
+    def _checked_method(method: Method) -> Method:
         if method not in METHODS:
             msg = f"method: {method!r} is none of {', '.join(METHODS)}."
             raise ValueError(msg)
+        return method
+
+    def _checked_guidance(self, guidance: float | None) -> float:
+        """Weight of what is asked for, the model's own by default."""
+        return self._guidance if guidance is None else finite_number("guidance", guidance)
 
     def _destinations(self) -> str:
         labels, nodes = self._told_labels, self.get_tree().nodes  # type: ignore[attr-defined]
         return f"Labels: {listing(labels)}. Nodes: {listing(nodes)}."
 
-    def _told(self, node: str | None, label: str | None) -> tuple[int, int]:
+    def _label_named(self, label: object) -> str | None:
+        """Name of a label that is given in any type: 2, 2.0 and "2" are one. None: there is none of that name."""
+        labels = self._told_labels  # type: ignore[attr-defined]
+        number = int(positions_of([label], labels)[0])
+        return None if number < 0 else labels[number]
+
+    def _told(self, node: str | None, label: object | None) -> tuple[int, int]:
         """Positions of a node and of a label."""
         tree, labels = self.get_tree(), self._told_labels  # type: ignore[attr-defined]
         if node is not None and node not in tree:
             msg = f"node: the tree has no {node!r}. {self._destinations()}"
             raise ValueError(msg)
-        if label is not None and label not in labels:
+        name = None if label is None else self._label_named(label)
+        if label is not None and name is None:
             more = "" if labels else " The model was set up without labels_key=."
             msg = f"label: the model knows no {label!r}. {self._destinations()}{more}"
             raise ValueError(msg)
         number = 0 if node is None else int(self._numbers[tree.index(node)])  # type: ignore[attr-defined]
-        return number, 0 if label is None else labels.index(label) + 1
+        return number, 0 if name is None else labels.index(name) + 1
 
-    def _place_named(self, name: str, argument: str) -> tuple[int, int]:
-        """Positions of what may be a label, or else a node."""
-        if name in self._told_labels:  # type: ignore[attr-defined]
-            return self._told(None, name)
-        if name in self.get_tree():  # type: ignore[attr-defined]
-            return self._told(name, None)
+    def _place_named(self, name: object, argument: str) -> tuple[str, tuple[int, int]]:
+        """Name and positions of what may be a label, or else a node."""
+        label = self._label_named(name)
+        if label is not None:
+            return label, self._told(None, label)
+        if isinstance(name, str) and name in self.get_tree():  # type: ignore[attr-defined]
+            return name, self._told(name, None)
         msg = f"{argument}: {name!r} is neither a label nor a node of the model. {self._destinations()}"
         raise ValueError(msg)
 
@@ -123,16 +147,16 @@ class GeneratorMixin:
         batches = self._batches(adata, indices, None, None)  # type: ignore[attr-defined]
         parts = [torch.from_numpy(part).to(self._device) for part in self._over(batches, read)]  # type: ignore[attr-defined]
         given = self._source_adata(adata)  # type: ignore[attr-defined]
-        obs = given.obs if indices is None else given.obs.iloc[np.asarray(indices)]
+        obs = given.obs.iloc[rows_of(indices, given.obs_names)]
         return _RealCells(
             obs.index, obs, parts[0], Where(parts[1], parts[2]), Surroundings(parts[3], parts[4], parts[1])
         )
 
-    def _sources(self, cells: _RealCells, source: str | None) -> _RealCells:
+    def _sources(self, cells: _RealCells, source: object | None) -> _RealCells:
         """The cells of a label or a node."""
         if source is None:
             return cells
-        node, label = self._place_named(source, "source")
+        _, (node, label) = self._place_named(source, "source")
         if label:
             chosen = cells.where.label == label
         else:
@@ -224,10 +248,7 @@ class GeneratorMixin:
         rows = module.donors.draw(leaf, batch)
         around = Surroundings(module.donors.library[rows], module.donors.covariates[rows], leaf)
         if library is not None:
-            size = torch.as_tensor(np.asarray(library, dtype=np.float32)).to(self._device).reshape(-1, 1)
-            if len(size) not in (1, len(points)) or not bool((size > 0).all()):
-                msg = f"library: one positive number, or one for each of {len(points)} cells wanted."
-                raise ValueError(msg)
+            size = torch.from_numpy(_sizes(library, len(points))).to(self._device)
             around = replace(around, library=size.expand(len(points), 1).contiguous())
         return around if batch is None else around.in_batch(batch, module.covariates.n_batch)
 
@@ -235,7 +256,7 @@ class GeneratorMixin:
         self,
         whitened: torch.Tensor,
         around: Surroundings,
-        names: Sequence[str] | pd.Index,
+        names: Sequence[str] | pd.Index | None,
         keep_mean: bool,  # noqa: FBT001
         batch_size: int,
     ) -> AnnData:
@@ -243,11 +264,13 @@ class GeneratorMixin:
         made = make_cells(self.module, whitened, around, keep_mean=keep_mean, batch_size=batch_size)  # type: ignore[attr-defined]
         return self._described(made, around, names)
 
-    def _described(self, made: Made, around: Surroundings, names: Sequence[str] | pd.Index) -> AnnData:
+    def _described(self, made: Made, around: Surroundings, names: Sequence[str] | pd.Index | None) -> AnnData:
         """AnnData of cells that were made, see :meth:`_assembled`."""
-        out = as_anndata(made, list(names), self.get_var_names(), key=self._tree_key)  # type: ignore[attr-defined]
-        if self._setup("obsm_key") is not None:  # type: ignore[attr-defined]
-            out.obsm[self._setup("obsm_key")] = made.values  # type: ignore[attr-defined]
+        out = as_anndata(made, names, self.get_var_names(), key=self._tree_key)  # type: ignore[attr-defined]
+        # where the model reads them, in a copy: what is done to X must not reach them
+        for held, key in ((out.layers, "layer"), (out.obsm, "obsm_key")):
+            if self._setup(key) is not None:  # type: ignore[attr-defined]
+                held[self._setup(key)] = made.values.copy()  # type: ignore[attr-defined]
         tree = self.get_tree()  # type: ignore[attr-defined]
         leaf = self._leaf_positions(torch.from_numpy(made.latent).to(self._device)).cpu().numpy()  # type: ignore[attr-defined]
         out.obs[Keys(self._tree_key).leaf] = pd.Categorical(
@@ -268,10 +291,9 @@ class GeneratorMixin:
         levels: NDArray[np.float32],
     ) -> None:
         own, by_label = self._places_named(cells.where, there)
-        kept = cells.obs.drop(columns=out.obs.columns, errors="ignore").set_axis(out.obs_names)
-        out.obs = pd.concat([kept, out.obs], axis=1)
+        self._take_origin(out, cells.obs, with_label=False)
         if by_label:
-            out.obs[self._setup("labels_key")] = pd.Categorical([target] * out.n_obs)  # type: ignore[attr-defined]
+            self._set_label(out, [target] * out.n_obs)
         out.obs["source_label"] = pd.Categorical(own)
         out.obs["target_label"] = pd.Categorical([target] * out.n_obs)
         out.obs["target_probability"] = self._probability_of(out, there)
@@ -283,10 +305,32 @@ class GeneratorMixin:
             diffusion.colour(cells.whitened), cells.around
         )
 
+    def _set_label(self, out: AnnData, names: Sequence[str]) -> None:
+        """Write labels as the column of the training cells holds them."""
+        out.obs[self._setup("labels_key")] = pd.Categorical(self._as_labels(names))  # type: ignore[attr-defined]
+
+    def _take_origin(self, out: AnnData, obs: pd.DataFrame, *, with_label: bool) -> None:
+        """Columns of the cells from which others were made.
+
+        What the model was set up with says where a cell is from, and is kept. All else may describe the expression that
+        the cell had (a clustering, a pseudotime, a quality): it is kept as that of the source.
+        """
+        setup = [self._setup(name) for name in ("batch_key", "time_key", "size_factor_key")]  # type: ignore[attr-defined]
+        for name in ("categorical_covariate_keys", "continuous_covariate_keys"):
+            setup += self._setup(name) or []  # type: ignore[attr-defined]
+        if with_label:
+            setup.append(self._setup("labels_key"))  # type: ignore[attr-defined]
+        kept = obs.loc[:, [not str(name).startswith("_scvi_") for name in obs.columns]]
+        kept = kept.rename(
+            columns=lambda name: name if name in setup or str(name).startswith(SOURCE) else f"{SOURCE}{name}"
+        )
+        kept = kept.loc[:, ~kept.columns.duplicated()].drop(columns=out.obs.columns, errors="ignore")
+        out.obs = pd.concat([kept.set_axis(out.obs_names), out.obs], axis=1)
+
     def _places_named(self, where: Where, there: tuple[int, int]) -> tuple[NDArray[Any], bool]:
         """Names of cells' places, labels if the target is one, and whether it is."""
         if there[1] > 0:
-            return np.asarray(["unknown", *self._told_labels])[where.label.cpu().numpy()], True  # type: ignore[attr-defined]
+            return np.asarray([UNKNOWN, *self._told_labels])[where.label.cpu().numpy()], True  # type: ignore[attr-defined]
         return np.asarray(self.get_tree().nodes)[where.node.cpu().numpy()], False  # type: ignore[attr-defined]
 
     def _latents(self, points: torch.Tensor, around: Surroundings) -> NDArray[np.float32]:
@@ -302,6 +346,11 @@ class GeneratorMixin:
         tree = self.get_tree()  # type: ignore[attr-defined]
         shares = self.module.donors.label_shares(len(tree), len(self._told_labels)).cpu().numpy()  # type: ignore[attr-defined]
         return (nodes[:, tree.is_leaf_mask] @ shares[tree.is_leaf_mask, label - 1]).astype(np.float32)
+
+    def _signed_new(self, out: AnnData, **arguments: Any) -> AnnData:
+        """Name new cells, and say in ``uns`` how they came to be."""
+        out.obs_names = new_names(out, self._tree_key, arguments)
+        return self._signed(out, **arguments)
 
     def _signed(self, out: AnnData, **arguments: Any) -> AnnData:
         """Say in ``uns`` how cells came to be."""

@@ -6,11 +6,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from scvi import REGISTRY_KEYS
-from scvi.model.base import BaseModelClass, RNASeqMixin
+from scvi.model.base import BaseModelClass
 
 from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data._category_names import text_of
 from hdtree_sc.model._codebook_mixin import CodebookMixin
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
+from hdtree_sc.model._expression_mixin import ExpressionMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._generative_mixin import GenerativeMixin
 from hdtree_sc.model._query_mixin import QueryMixin
@@ -42,7 +44,7 @@ class HDTree(
     DiffusionMixin,
     UnplacedMixin,
     TimeMixin,
-    RNASeqMixin,
+    ExpressionMixin,
     TreeTrainingMixin,
     BaseModelClass,
 ):
@@ -163,7 +165,7 @@ class HDTree(
     def _labels_to_tell(self) -> tuple[bool, ...]:
         """Of each registered label, whether it is one to learn: the unknown one is not."""
         state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
-        told = tuple(str(label) != UNKNOWN for label in state["categorical_mapping"])
+        told = tuple(text_of(label) != UNKNOWN for label in state["categorical_mapping"])
         if self._setup("labels_key") is None or sum(told) < 2:
             msg = "use_labels: setup_anndata needs a labels_key= with at least two known labels."
             raise ValueError(msg)

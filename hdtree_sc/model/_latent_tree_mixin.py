@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from hdtree_sc.model._tree_mixin import Rows
+    from hdtree_sc.model._arguments import Rows
 
 
 class LatentTreeMixin(TreeMixin):
@@ -95,7 +95,7 @@ class LatentTreeMixin(TreeMixin):
         adata
             Cells with the model's genes; the training data by default.
         indices
-            Rows of ``adata``; all by default.
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         batch_size
             Cells at a time, 4,096 by default.
         dataloader

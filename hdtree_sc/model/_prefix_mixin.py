@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hdtree_sc.model._cell_maker import one_batch, seeded
+from hdtree_sc.model._arguments import whole_numbers
+from hdtree_sc.model._cell_maker import seeded
 from hdtree_sc.model._class_mixin import ClassMixin
 from hdtree_sc.model._generative_mixin import SAMPLING_BATCH
 from hdtree_sc.module._latent_diffusion import Where
@@ -71,22 +72,24 @@ class PrefixMixin(ClassMixin):
         ValueError
             If node, label or batch do not exist, a class is named twice, or a number makes no sense.
         """
-        if (label is None or isinstance(label, str)) and not share_prefix:
+        if not pd.api.types.is_list_like(label) and not share_prefix:
             return super().generate(  # type: ignore[misc]
                 n_cells, node, label, batch, library, n_steps, seed, method=method, guidance=guidance,
                 keep_mean=keep_mean, batch_size=batch_size,
             )  # fmt: skip
         self._require_generator("generate")  # type: ignore[attr-defined]
-        self._check_sampling(n_cells, n_steps, method, batch_size)  # type: ignore[attr-defined]
+        n_cells, n_steps, batch_size = whole_numbers(n_cells=n_cells, n_steps=n_steps, batch_size=batch_size)
+        method = self._checked_method(method)  # type: ignore[attr-defined]
         if label is None:
             inside = self._classes.below()[:, self._told(node, None)[0]]
             label = [name for name in self._classes.classes if inside[self._classes.number_of(name)]]
-        names = [label] if isinstance(label, str) else list(label)
+        given = list(label) if pd.api.types.is_list_like(label) else [label]
+        numbers = [self._told(node, name)[0] for name in given]
+        names = [self._label_named(name) for name in given]  # type: ignore[attr-defined]
         if not names or len(set(names)) < len(names):
-            msg = f"label: each class once wanted, got {names}."
+            msg = f"label: each class once wanted, got {given}."
             raise ValueError(msg)
-        numbers = [self._told(node, name)[0] for name in names]
-        guidance = self._guidance if guidance is None else guidance  # type: ignore[attr-defined]
+        guidance = self._checked_guidance(guidance)  # type: ignore[attr-defined]
         return self._generate_classes(
             n_cells, names, numbers, share_prefix=share_prefix, batch=batch, library=library, n_steps=n_steps,
             seed=seed, method=method, guidance=guidance, keep_mean=keep_mean, batch_size=batch_size,
@@ -109,7 +112,7 @@ class PrefixMixin(ClassMixin):
         batch_size: int,
     ) -> AnnData:
         device = self.module.device  # type: ignore[attr-defined]
-        in_batch = None if batch is None else one_batch(self.registry, batch)  # type: ignore[attr-defined]
+        in_batch = None if batch is None else self._number_of_batch(batch)  # type: ignore[attr-defined]
         node = torch.tensor(numbers, device=device).repeat_interleave(n_cells)
         where = Where(node, torch.zeros_like(node))
         options: dict[str, Any] = {"n_steps": n_steps, "method": method, "guidance": guidance}
@@ -128,12 +131,11 @@ class PrefixMixin(ClassMixin):
             else:
                 whitened = self._sampled(where, n_steps, method, guidance, batch_size)  # type: ignore[attr-defined]
             around = self._drawn_surroundings(whitened, where, in_batch, library)  # type: ignore[attr-defined]
-            cells = [f"generated_{i}" for i in range(len(whitened))]
-            out = self._assembled(whitened, around, cells, keep_mean, batch_size)  # type: ignore[attr-defined]
-        out.obs[self._setup("labels_key")] = pd.Categorical(np.repeat(names, n_cells))  # type: ignore[attr-defined]
+            out = self._assembled(whitened, around, None, keep_mean, batch_size)  # type: ignore[attr-defined]
+        self._set_label(out, np.repeat(names, n_cells).tolist())  # type: ignore[attr-defined]
         if share_prefix:
             out.obs["prefix"] = np.tile(np.arange(n_cells), len(names))
-        return self._signed(  # type: ignore[attr-defined]
+        return self._signed_new(  # type: ignore[attr-defined]
             out, function="generate", label=names, batch=batch, seed=seed, share_prefix=share_prefix, **options, **more
         )
 

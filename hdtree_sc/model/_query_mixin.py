@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from scvi.data._utils import _assign_adata_uuid
 
-from hdtree_sc.model._align import aligned, with_unknown
+from hdtree_sc.model._align import aligned
 from hdtree_sc.model._fingerprint import Fingerprint
 from hdtree_sc.model._validation import check_values
 
@@ -146,7 +146,7 @@ class QueryMixin:
         with warnings.catch_warnings():
             # nothing is trained on these cells
             warnings.filterwarnings("ignore", message=".*Models may not train properly")
-            cls.setup_anndata(cells, source_registry=with_unknown(registry), extend_categories=True, **setup)  # type: ignore[attr-defined]
+            cls.setup_anndata(cells, source_registry=registry, extend_categories=True, **setup)  # type: ignore[attr-defined]
         manager = cls._get_most_recent_anndata_manager(cells, required=True)  # type: ignore[attr-defined]
         # no model is made with them, and they would never be freed
         del cls._setup_adata_manager_store[manager.adata_uuid]  # type: ignore[attr-defined]

@@ -10,10 +10,10 @@ import torch
 from hdtree_sc.module._hdtree import TIME_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anndata import AnnData
     from numpy.typing import NDArray
+
+    from hdtree_sc.model._arguments import Rows
 
 
 class TimeMixin:
@@ -37,7 +37,7 @@ class TimeMixin:
     def get_time(
         self,
         adata: AnnData | None = None,
-        indices: Sequence[int] | NDArray[np.integer] | None = None,
+        indices: Rows = None,
         batch_size: int | None = None,
     ) -> NDArray[np.float32]:
         """Time that each cell's latent tells, also for cells whose time is not known.
@@ -47,7 +47,7 @@ class TimeMixin:
         adata
             Cells with the model's genes; the training data by default.
         indices
-            Rows of ``adata``; all by default.
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         batch_size
             Cells at a time, 4,096 by default.
 

@@ -10,8 +10,9 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing
+from hdtree_sc.data._category_names import positions_of
 from hdtree_sc.data._obsm_field import features_of
-from hdtree_sc.model._align import feature_names_of, known_categories, matched
+from hdtree_sc.model._align import feature_names_of, known_categories
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,7 @@ def cells_to_load(adata: AnnData | bool | None, registry: dict[str, Any]) -> Ann
 
     Returns
     -------
-    ``adata`` itself where it has the model's genes in its order and categories of its kinds, else a copy that has.
+    ``adata`` itself where it has the model's genes in its order, else a copy that has.
 
     Raises
     ------
@@ -49,27 +50,21 @@ def cells_to_load(adata: AnnData | bool | None, registry: dict[str, Any]) -> Ann
             f"registers the cells that the model was trained on; {place}, without these genes too."
         )
         raise ValueError(msg)
-    columns = {}
     for key, known in known_categories(registry).items():
         # a column that is missing is named by setup_anndata
         present = pd.Index(adata.obs[key].dropna().unique()) if key in adata.obs else pd.Index(known)
-        own = matched(pd.Series(present), known)
-        if own.isna().any():
+        new = present[positions_of(present, known) < 0]
+        if len(new):
             msg = (
-                f"adata.obs[{key!r}] has categories that the model does not know: {listing(present[own.isna()])}. load "
-                f"registers the cells that the model was trained on; {place}."
+                f"adata.obs[{key!r}] has categories that the model does not know: {listing(new)}. load registers the "
+                f"cells that the model was trained on; {place}."
             )
             raise ValueError(msg)
-        if pd.api.types.infer_dtype(present) != pd.api.types.infer_dtype(known):
-            columns[key] = matched(adata.obs[key], known)
-    if not columns and names.equals(features) and not adata.is_view:
+    if names.equals(features) and not adata.is_view:
         return adata
-    chosen = adata if obsm_key is not None and obsm_key in adata.obsm else adata[:, features]
-    out = chosen.to_memory() if adata.isbacked else chosen.copy()
+    out = adata.copy() if obsm_key is not None and obsm_key in adata.obsm else adata[:, features].copy()
     if obsm_key is not None and isinstance(out.obsm[obsm_key], pd.DataFrame):
         out.obsm[obsm_key] = out.obsm[obsm_key][list(features)]
-    for key, column in columns.items():
-        out.obs[key] = column
     return out
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from hdtree_sc._errors import listing
-from hdtree_sc.model._cell_maker import Surroundings, drawn_cells, one_batch, seeded
+from hdtree_sc.model._arguments import whole_numbers
+from hdtree_sc.model._cell_maker import Surroundings, drawn_cells, seeded
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._generative_mixin import SAMPLING_BATCH, GenerativeMixin
 from hdtree_sc.module._latent_diffusion import Where
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from hdtree_sc.diffusion import Method
+    from hdtree_sc.model._arguments import Rows
     from hdtree_sc.model._cell_maker import Made
     from hdtree_sc.model._generator_mixin import _RealCells
-    from hdtree_sc.model._tree_mixin import Rows
     from hdtree_sc.module._donors import Donors
     from hdtree_sc.module._latent_diffusion import LatentDiffusion
     from hdtree_sc.module._spaces import Space
@@ -216,10 +217,12 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         arXiv 2306.08984, section 2.3, and arXiv 2407.06124.
         """
         self._require_generator("generate")
-        self._check_sampling(n_cells, n_steps, method, batch_size)
-        guidance = self._guidance if guidance is None else guidance
+        n_cells, n_steps, batch_size = whole_numbers(n_cells=n_cells, n_steps=n_steps, batch_size=batch_size)
+        method = self._checked_method(method)
+        guidance = self._checked_guidance(guidance)
         place = self._told(node, label)
-        in_batch = None if batch is None else one_batch(self.registry, batch)  # type: ignore[attr-defined]
+        label = None if label is None else self._label_named(label)
+        in_batch = None if batch is None else self._number_of_batch(batch)  # type: ignore[attr-defined]
         if per_leaf and label is not None:
             msg = "label: per_leaf=True makes a cell of every leaf, so that no label can be asked for besides."
             raise ValueError(msg)
@@ -243,7 +246,6 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
             around = replace(around[sample], node=leaf)
             if root == "cells":
                 z, _ = self.module.tree.descend(z[0][sample])  # type: ignore[attr-defined]
-            names = [f"generated_{i}" for i in range(len(leaf))]
             if refine:
                 diffusion, space = self.module.diffusion, self.module.space  # type: ignore[attr-defined]
                 told = self._signal(diffusion.condition_on, space, z, leaf, around.covariates, around.library)
@@ -251,16 +253,16 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
                     told = torch.full_like(told, torch.nan)
                 where = Where(leaf, torch.full_like(leaf, place[1]), told)
                 whitened = self._sampled(where, n_steps, method, guidance, batch_size, noise)
-                out = self._assembled(whitened, around, names, keep_mean, batch_size)
+                out = self._assembled(whitened, around, None, keep_mean, batch_size)
             else:
-                out = self._described(self._unrefined(z, around, keep_mean, batch_size), around, names)
+                out = self._described(self._unrefined(z, around, keep_mean, batch_size), around, None)
         nodes = np.asarray(self.get_tree().nodes)  # type: ignore[attr-defined]
         out.obs["asked_leaf"] = pd.Categorical(nodes[leaf.cpu().numpy()])
         if per_leaf:
             out.obs["root_sample"] = sample.cpu().numpy()
         if label is not None:
-            out.obs[self._setup("labels_key")] = pd.Categorical([label] * n_cells)  # type: ignore[attr-defined]
-        return self._signed(
+            self._set_label(out, [label] * n_cells)
+        return self._signed_new(
             out, function="generate", node=node, label=label, batch=batch, n_steps=n_steps, seed=seed, method=method,
             guidance=guidance, per_leaf=per_leaf, refine=refine, root=root,
         )  # fmt: skip

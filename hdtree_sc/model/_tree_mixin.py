@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from hdtree_sc._errors import whole_number
+from hdtree_sc.model._arguments import rows_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from hdtree_sc.model._arguments import Rows
     from hdtree_sc.tree import Tree
-
-    Rows: TypeAlias = Sequence[int] | NDArray[np.integer] | None
 
 INFERENCE_BATCH = 4096
 
@@ -73,10 +75,13 @@ class TreeMixin:
         dataloader: Iterator[dict[str, torch.Tensor]] | None,
     ) -> Iterator[dict[str, torch.Tensor]]:
         if dataloader is None:
+            size = INFERENCE_BATCH if batch_size is None else whole_number("batch_size", batch_size)
             adata = self._validate_anndata(adata)  # type: ignore[attr-defined]
-            dataloader = self._make_data_loader(  # type: ignore[attr-defined]
-                adata=adata, indices=indices, batch_size=batch_size or INFERENCE_BATCH
-            )
+            rows = rows_of(indices, adata.obs_names)
+            dataloader = self._make_data_loader(adata=adata, indices=rows, batch_size=size)  # type: ignore[attr-defined]
+        elif adata is not None or indices is not None:
+            msg = "dataloader: it says which cells are read; leave adata and indices out, or give them without it."
+            raise ValueError(msg)
         for tensors in dataloader:
             yield {key: value.to(self.module.device) for key, value in tensors.items()}  # type: ignore[attr-defined]
 
@@ -118,7 +123,7 @@ class TreeMixin:
         adata
             Cells with the model's genes; the training data by default.
         indices
-            Rows of ``adata``; all by default.
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         batch_size
             Cells at a time, 4,096 by default.
         dataloader
@@ -179,7 +184,7 @@ class TreeMixin:
         adata
             Cells with the model's genes; the training data by default.
         indices
-            Rows of ``adata``; all by default.
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         batch_size
             Cells at a time, 4,096 by default.
 
@@ -208,7 +213,7 @@ class TreeMixin:
         adata
             Cells with the model's genes; the training data by default.
         indices
-            Rows of ``adata``; all by default.
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         batch_size
             Cells at a time, 4,096 by default.
         dataloader
@@ -293,7 +298,7 @@ class TreeMixin:
         adata
             Cells with the model's genes; the training data by default.
         indices
-            Rows of ``adata``; all by default.
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         batch_size
             Cells at a time, 4,096 by default.
         dataloader
@@ -331,7 +336,7 @@ class TreeMixin:
         adata
             Cells with the model's genes; the training data by default.
         indices
-            Rows of ``adata``; all by default.
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         batch_size
             Cells at a time, 4,096 by default.
         dataloader
@@ -354,4 +359,4 @@ class TreeMixin:
         if dataloader is not None:
             return pd.RangeIndex(n_cells)
         names = (self.adata if adata is None else adata).obs_names  # type: ignore[attr-defined]
-        return names if indices is None else names[np.asarray(indices)]
+        return names[rows_of(indices, names)]

@@ -7,9 +7,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scvi.model.base import BaseModelClass, RNASeqMixin
+from scvi.model.base import BaseModelClass
 
 from hdtree_sc.model._bound_mixin import BoundMixin
+from hdtree_sc.model._expression_mixin import ExpressionMixin
 from hdtree_sc.model._file_mixin import FileMixin
 from hdtree_sc.model._growing_mixin import GrowingMixin
 from hdtree_sc.model._hdtree import MANY_CELLS
@@ -37,7 +38,7 @@ class TreeVAE(
     TreeDiffusionMixin,
     UnplacedMixin,
     GrowingMixin,
-    RNASeqMixin,
+    ExpressionMixin,
     BoundMixin,
     BaseModelClass,
 ):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from hdtree_sc._errors import listing
-from hdtree_sc.nn._decoder import LIKELIHOODS
+from hdtree_sc._errors import listing, whole_number
+from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data._category_names import numbered
+from hdtree_sc.model._value_checks import LARGEST, check_finite, check_likelihood, check_values, name_of, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-CHUNK = 4096
+__all__ = ["check_likelihood", "check_setup", "check_shape", "check_values", "values_of"]
+
+DOUBTFUL = ("nan", "NaN", "None", "<NA>", "NA", "N/A", "null")
+"""Labels that may stand for a missing one."""
 
 
 def check_setup(
@@ -46,7 +51,8 @@ def check_setup(
     labels_key
         Column of cell labels; each label needs two cells.
     is_query
-        Whether the cells are only placed by a model that exists: one is enough then, and so it is of each label.
+        Whether the cells are only placed by a model that exists: one is enough then, and so it is of each label, and
+        a batch that is missing is unknown.
 
     Raises
     ------
@@ -78,130 +84,102 @@ def check_setup(
             msg = f"{argument}: adata.obs has no column {key!r}. It has: {listing(adata.obs.columns)}."
             raise KeyError(msg)
     for argument, key in numerical.items():
-        if key is not None and not pd.api.types.is_numeric_dtype(adata.obs[key]):
-            msg = f"{argument}: adata.obs[{key!r}] holds {adata.obs[key].dtype}, numbers wanted."
-            raise ValueError(msg)
+        if key is not None:
+            _check_numbers(adata.obs[key], argument, key)
     for argument, key in categorical.items():
-        # a label may be missing: it counts as unknown
-        if key is not None and argument != "labels_key" and adata.obs[key].isna().any():
-            count = int(adata.obs[key].isna().sum())
-            msg = f"{argument}: adata.obs[{key!r}] is missing in {count} cells: name them, e.g. 'unknown', first."
-            raise ValueError(msg)
+        if key is not None:
+            # a label may be missing: it counts as unknown
+            _check_categories(adata.obs[key], argument, key, may_miss=is_query or argument == "labels_key")
     if labels_key is not None and not is_query:
-        sizes = adata.obs[labels_key].value_counts()
-        single = sizes.index[sizes == 1]
-        if len(single):
-            msg = (
-                f"labels_key: {listing(single)} in adata.obs[{labels_key!r}] has one cell only: "
-                "merge it with another label or leave it out."
-            )
-            raise ValueError(msg)
+        _check_labels(adata.obs[labels_key], labels_key)
     values = values_of(adata, layer, obsm_key)
     if obsm_key is not None and (sparse.issparse(values) or values.ndim != 2 or values.shape[1] < 2):
         msg = f"obsm_key: adata.obsm[{obsm_key!r}] is no dense table of at least two columns."
         raise ValueError(msg)
-    _check_finite(values, _name(layer, obsm_key))
+    check_finite(values, name_of(layer, obsm_key))
 
 
-def values_of(adata: AnnData, layer: str | None, obsm_key: str | None = None) -> Any:
-    """The matrix a model reads: ``X``, a layer or an entry of ``obsm``."""
-    if obsm_key is not None:
-        entry = adata.obsm[obsm_key]
-        return entry.to_numpy() if isinstance(entry, pd.DataFrame) else entry
-    values = adata.X if layer is None else adata.layers[layer]
-    if values is None:
-        msg = "adata.X is empty: name the layer that holds the values (layer=)."
+def _check_numbers(column: pd.Series, argument: str, key: str) -> None:
+    """Refuse a column of numbers that a network could not read, which is in single precision."""
+    if not pd.api.types.is_numeric_dtype(column) or column.dtype.kind == "c":
+        msg = f"{argument}: adata.obs[{key!r}] holds {column.dtype}, numbers wanted."
         raise ValueError(msg)
-    return values
-
-
-def _stored(values: Any) -> Iterator[np.ndarray]:
-    """The stored numbers, a block of rows at a time, so that no second copy of an atlas is made."""
-    for start in range(0, values.shape[0], CHUNK):
-        block = values[start : start + CHUNK]
-        yield block.data if sparse.issparse(block) else np.asarray(block)
-
-
-def _check_finite(values: Any, name: str) -> None:
-    if not np.issubdtype(values.dtype, np.number):
-        msg = f"{name} holds {values.dtype}, numbers wanted."
-        raise ValueError(msg)
-    for block in _stored(values):
-        if not np.isfinite(block).all():
-            bad = int((~np.isfinite(block)).sum())
-            msg = f"{name} holds NaN or infinite values ({bad} in one block of {CHUNK} cells): remove or impute them."
-            raise ValueError(msg)
-
-
-def check_likelihood(adata: AnnData, layer: str | None, likelihood: str, obsm_key: str | None = None) -> None:
-    """Refuse an unknown likelihood and values that it cannot give rise to; warn of genes without counts.
-
-    Raises
-    ------
-    ValueError
-        For an unknown likelihood, or as :func:`check_values` says.
-    """
-    if likelihood not in LIKELIHOODS:
-        msg = f"gene_likelihood: {likelihood!r} is none of {listing(LIKELIHOODS)}."
-        raise ValueError(msg)
-    check_values(adata, layer, likelihood, obsm_key)
-    if likelihood not in ("nb", "zinb"):
-        return
-    name = _name(layer, obsm_key)
-    values = values_of(adata, layer, obsm_key)
-    silent = int((np.asarray(values.sum(axis=0)).ravel() == 0).sum())
-    if silent:
+    with np.errstate(over="ignore"):
+        values = column.to_numpy(np.float64, na_value=np.nan).astype(np.float32)
+    rules = {
+        "time_key": (~np.isinf(values), "a finite time, or NaN where it is not known,"),
+        "size_factor_key": (np.isfinite(values) & (values > 0), "a finite number above 0"),
+    }
+    right, wanted = rules.get(argument, (np.abs(values) <= LARGEST, f"a finite number of at most {LARGEST:.0e}"))
+    if not right.all():
+        wrong = column[~right]
         msg = (
-            f"{silent} of {values.shape[1]} genes of {name} have no counts at all; they are kept and carry no "
-            "information. scanpy.pp.filter_genes(adata, min_cells=1) removes them."
+            f"{argument}: adata.obs[{key!r}] is {listing(wrong.unique(), 3)} in {len(wrong)} cells; {wanted} is needed."
+        )
+        raise ValueError(msg)
+
+
+def _check_categories(column: pd.Series, argument: str, key: str, *, may_miss: bool) -> None:
+    """Refuse a column that gives no category of each cell."""
+    if not may_miss and column.isna().any():
+        count = int(column.isna().sum())
+        msg = f"{argument}: adata.obs[{key!r}] is missing in {count} cells: name them, e.g. 'unknown', first."
+        raise ValueError(msg)
+    try:
+        numbered(column, UNKNOWN)
+    except TypeError:
+        msg = f"{argument}: adata.obs[{key!r}] holds values that name no category; use text or numbers."
+        raise ValueError(msg) from None
+
+
+def _check_labels(column: pd.Series, key: str) -> None:
+    """Refuse labels that no tree could have as its leaves, and say which ones are taken for missing, or may be it."""
+    codes, categories, _ = numbered(column[column.notna()])
+    size = dict(zip(map(str, categories), np.bincount(codes, minlength=len(categories)), strict=True))
+    if any(not name.strip() for name in size):
+        msg = f"labels_key: adata.obs[{key!r}] has an empty text as a label: name it, or make it missing (NaN)."
+        raise ValueError(msg)
+    single = [name for name, n in size.items() if n == 1 and name != UNKNOWN]
+    if single:
+        msg = (
+            f"labels_key: {listing(single)} in adata.obs[{key!r}] has one cell only: "
+            "merge it with another label or leave it out."
+        )
+        raise ValueError(msg)
+    if UNKNOWN in size:
+        msg = (
+            f"labels_key: the {size[UNKNOWN]} cells of adata.obs[{key!r}] that are called {UNKNOWN!r} count as cells "
+            "without a label. Give them another name if it is one."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=4)
+    doubtful = [name for name in size if name in DOUBTFUL]
+    if doubtful:
+        msg = (
+            f"labels_key: {listing(doubtful)} in adata.obs[{key!r}] is text and counts as a label like any other. If "
+            "it stands for a missing one, replace it by NaN."
         )
         warnings.warn(msg, UserWarning, stacklevel=4)
 
 
-def check_values(adata: AnnData, layer: str | None, likelihood: str, obsm_key: str | None = None) -> None:
-    """Refuse values that a likelihood cannot give rise to.
+def check_names(argument: str, keys: Iterable[str] | None) -> list[str]:
+    """Names of columns as a list; a text alone would be read letter by letter.
 
     Raises
     ------
-    ValueError
-        For negative or fractional counts, cells without counts, or values outside [0, 1] with ``"bernoulli"``.
+    TypeError
+        Naming the argument.
     """
-    name = _name(layer, obsm_key)
-    values = values_of(adata, layer, obsm_key)
-    if likelihood == "normal":
-        return
-    other = "gene_likelihood='normal' for continuous values"
-    for block in _stored(values):
-        if block.size and block.min() < 0:
-            msg = f"{name} holds negative values, which gene_likelihood={likelihood!r} cannot give; use {other}."
-            raise ValueError(msg)
-        if likelihood == "bernoulli" and block.size and block.max() > 1:
-            msg = f"{name} holds values above 1: divide by the maximum for gene_likelihood='bernoulli', or use {other}."
-            raise ValueError(msg)
-        if likelihood != "bernoulli" and not np.array_equal(block, np.round(block)):
-            msg = (
-                f"{name} holds fractions, gene_likelihood={likelihood!r} wants raw integer counts: name the layer that "
-                f"holds them (layer='counts'), or use {other}."
-            )
-            raise ValueError(msg)
-    if likelihood == "bernoulli":
-        return
-    empty = int((np.asarray(values.sum(axis=1)).ravel() == 0).sum())
-    if empty:
-        msg = f"{empty} cells of {name} have no counts at all: run scanpy.pp.filter_cells(adata, min_counts=1) first."
-        raise ValueError(msg)
-
-
-def _name(layer: str | None, obsm_key: str | None = None) -> str:
-    if obsm_key is not None:
-        return f"adata.obsm[{obsm_key!r}]"
-    return f"adata.layers[{layer!r}]" if layer else "adata.X"
+    if isinstance(keys, str):
+        msg = f"{argument}: a list of columns wanted, got {keys!r}; write [{keys!r}]."
+        raise TypeError(msg)
+    return list(keys or [])
 
 
 def check_shape(adata: AnnData, *, n_latent: int, tree_depth: int) -> None:
     """Refuse a latent or a tree that makes no sense for this many cells."""
     for name, value, largest in (("n_latent", n_latent, 512), ("tree_depth", tree_depth, 14)):
-        if not 1 <= value <= largest:
+        whole_number(name, value)
+        if value > largest:
             msg = f"{name}: {value} is outside 1 to {largest}."
             raise ValueError(msg)
     if tree_depth >= adata.n_obs:

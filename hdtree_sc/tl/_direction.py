@@ -17,8 +17,6 @@ from hdtree_sc.tl._terminal import names_in
 from hdtree_sc.tree._cells import node_of_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anndata import AnnData
     from numpy.typing import NDArray
 

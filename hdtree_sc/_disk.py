@@ -1,0 +1,20 @@
+"""Values of backed AnnData, which are read from a file when they are asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+from anndata.abc import CSCDataset, CSRDataset
+
+
+def is_on_disk(values: Any) -> bool:
+    """Whether a matrix is in a file."""
+    return isinstance(values, h5py.Dataset | CSRDataset | CSCDataset)
+
+
+def in_memory(values: Any) -> Any:
+    """A matrix, read from its file if it is in one."""
+    if isinstance(values, h5py.Dataset):
+        return values[()]
+    return values.to_memory() if is_on_disk(values) else values
