@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 
+from hdtree_sc._disk import in_memory
 from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._category_names import positions_of
@@ -88,11 +89,7 @@ def _source(adata: AnnData, layer: str | None, obsm_key: str | None, *, is_count
             msg = f"layer: adata.layers has no {layer!r}, which the model reads. It has: {listing(adata.layers)}."
             raise KeyError(msg)
         layer = None
-    values = values_of(adata, layer)
-    if not isinstance(values, np.ndarray) and not sparse.issparse(values):
-        # on disk
-        values = values.to_memory() if hasattr(values, "to_memory") else values[:]
-    return values, adata.var_names
+    return in_memory(values_of(adata, layer)), adata.var_names
 
 
 def _with_features(values: Any, names: pd.Index, features: pd.Index) -> Any:
