@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -20,19 +21,34 @@ if TYPE_CHECKING:
 
 STAGED = ".saving-"
 """How the names of the folders begin that files are written to first."""
+LIBRARY_WRITES = re.compile("PytorchStreamWriter|inline_container|write failed")
+"""What torch and HDF5 say where Python would raise an OSError."""
+
+
+def _lock(folder: Path, how: str) -> int | None:
+    """A handle on a folder that holds a lock until it is closed or the process ends, however that ends.
+
+    None where there is no such folder, its disk knows no locks, or somebody else holds one and ``how`` is "if free".
+    """
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    modes = {"read": fcntl.LOCK_SH, "write": fcntl.LOCK_EX, "if free": fcntl.LOCK_EX | fcntl.LOCK_NB}
+    try:
+        fcntl.flock(handle, modes[how])
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 @contextmanager
-def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Keep others from replacing the files of a folder; with ``shared`` they may read them.
-
-    The lock ends with the process, however that ends. Where folders cannot be locked, it does nothing.
-    """
-    handle = None
-    with suppress(OSError):  # there is no such folder, or its disk knows no locks
-        if fcntl is not None:
-            handle = os.open(folder, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+def locked(folder: Path, how: str) -> Iterator[None]:
+    """Keep others from replacing the files of a folder, to "read" them, or to "write" and keep them from reading too."""
+    handle = _lock(folder, how)
     try:
         yield
     finally:
@@ -42,7 +58,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
 @contextmanager
 def staged(folder: Path, prefix: str, names: list[str]) -> Iterator[Path]:
-    """A path for a new folder; the files written to it take the place of those in ``folder``, or vanish.
+    """A new folder to write files in, which then take the place of those in ``folder``, or vanish.
 
     Parameters
     ----------
@@ -52,26 +68,41 @@ def staged(folder: Path, prefix: str, names: list[str]) -> Iterator[Path]:
         What their names begin with there.
     names
         Their names. Once the first is in its place the others count as replaced: if the process ends right then, they
-        are found in the folder they were written to.
+        are found in the folder they were written to, until the next save.
     """
     is_new, written = not folder.exists(), False
     folder.mkdir(parents=True, exist_ok=True)
     stage = folder / f"{STAGED}{uuid4().hex}"
+    with locked(folder, "write"):
+        stage.mkdir()
+        owned = _lock(stage, "write")
     try:
         yield stage
         for path in (*(stage / name for name in names), stage):
             _sync(path)
         written = True
-        with locked(folder):
+        with locked(folder, "write"):
             for name in names:
                 os.replace(stage / name, folder / f"{prefix}{name}")
                 _sync(folder)
+            _sweep(folder)
     finally:
+        if owned is not None:
+            os.close(owned)
         if not written or (stage / names[0]).exists() or not any(stage.iterdir()):
             shutil.rmtree(stage, ignore_errors=True)
         if is_new:
             with suppress(OSError):  # it is not empty, unless something failed
                 folder.rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that ended while they were saving."""
+    for stage in folder.glob(f"{STAGED}*"):
+        handle = _lock(stage, "if free")
+        if handle is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+            os.close(handle)
 
 
 def _sync(path: Path) -> None:
@@ -91,10 +122,10 @@ def full_disk_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        by_torch = isinstance(error, RuntimeError)
-        if by_torch and "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+        if isinstance(error, RuntimeError) and not LIBRARY_WRITES.search(str(error)):
             raise
-        number = getattr(error, "errno", None) or (errno.ENOSPC if by_torch else errno.EIO)
+        said = re.search(r"errno = (\d+)", str(error))
+        number = getattr(error, "errno", None) or int(said[1] if said else errno.ENOSPC)
         disk = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         free = shutil.disk_usage(disk).free
         msg = (

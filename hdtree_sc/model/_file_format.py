@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import io
 import pickle
 import re
 import zipfile
@@ -73,7 +74,7 @@ class _PlainPickler(pickle.Pickler):
         super().dump(dict(zip(KEYS, (weights, to_plain(names), plain), strict=True)))
 
 
-PLAIN_PICKLE = SimpleNamespace(__name__="plain_pickle", Pickler=_PlainPickler)
+PLAIN_PICKLE = SimpleNamespace(__name__="plain_pickle", Pickler=_PlainPickler, dump=pickle.dump)
 """For ``torch.save(pickle_module=)``."""
 
 
@@ -180,8 +181,8 @@ def read_model(path: Path, *, trust: bool) -> SavedModel:
     # one handle for all: whoever saves meanwhile replaces the file, and this one stays what it was
     with path.open("rb") as file:
         with damage_named(path):
-            cells = _verified(file)
-            content = _loaded(file, weights_only=True)
+            source, cells = _verified(file)
+            content = _loaded(source, weights_only=True)
         if content is None and not trust:
             msg = (
                 f"dir_path: {path} holds a full pickle and not plain values. Early versions of hdtree-sc wrote such "
@@ -190,11 +191,11 @@ def read_model(path: Path, *, trust: bool) -> SavedModel:
             )
             raise ValueError(msg)
         with damage_named(path):
-            return _checked(path, _loaded(file, weights_only=False) if content is None else content, cells)
+            return _checked(path, _loaded(source, weights_only=False) if content is None else content, cells)
 
 
-def _verified(file: BinaryIO) -> str | None:
-    """Compare a file with its checksums; gives that of the cells beside it."""
+def _verified(file: BinaryIO) -> tuple[BinaryIO, str | None]:
+    """The archive, once its checksums are verified, and the checksum of the cells beside it."""
     if file.read(len(ZIP_START)) != ZIP_START:
         msg = "it is no zip archive"
         raise ValueError(msg)
@@ -205,14 +206,14 @@ def _verified(file: BinaryIO) -> str | None:
         if digest(file, size - len(found[0]) - LENGTH) != found[1].decode():
             msg = "its checksum is another"
             raise ValueError(msg)
-        return None if found[2] == b"none" else found[2].decode()
-    # older files, and those that were edited, have the checksums of the archive alone
-    with zipfile.ZipFile(file) as archive:
-        wrong = archive.testzip()
-    if wrong is not None:
-        msg = f"the checksum of its part {wrong} is another"
-        raise ValueError(msg)
-    return None
+        return file, None if found[2] == b"none" else found[2].decode()
+    # older files, and those that were edited, have a checksum of each part alone, which torch does not read: it is
+    # given the parts, and not an archive whose table of parts may be damaged
+    parts = io.BytesIO()
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(parts, "w") as copied:
+        for name in archive.namelist():
+            copied.writestr(name, archive.read(name))
+    return parts, None
 
 
 def _loaded(file: BinaryIO, *, weights_only: bool) -> Any:

@@ -81,13 +81,13 @@ class FileMixin:
         names = [MODEL_FILE, CELLS_FILE] if save_anndata else [MODEL_FILE]
         with full_disk_named(folder), staged(folder, prefix or "", names) as stage, _backing_kept(cells):
             super().save(  # type: ignore[misc]
-                str(stage), save_anndata=save_anndata, save_kwargs=pickles, **kwargs
+                str(stage), overwrite=True, save_anndata=save_anndata, save_kwargs=pickles, **kwargs
             )
             try:
                 seal(stage / MODEL_FILE, stage / CELLS_FILE if save_anndata else None)
                 read_model(stage / MODEL_FILE, trust=False)
             except ValueError as error:
-                msg = f"save_kwargs: {save_kwargs} given, and what was written is no file that load() reads: {error}"
+                msg = f"save_kwargs: with {save_kwargs} what was written is no file that load() reads."
                 raise ValueError(msg) from error
 
     @classmethod
@@ -152,7 +152,7 @@ class FileMixin:
         path = folder / f"{prefix}{MODEL_FILE}"
         if backup_url is not None:
             _download(backup_url, str(folder), path.name)
-        with locked(folder, shared=True):
+        with locked(folder, "read"):
             saved = read_model(path, trust=trust)
             saved.check(cls, allowed_classes_names_list)
             cells = _cells_beside(saved) if adata is None else adata
