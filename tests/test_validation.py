@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+from anndata import read_h5ad
 from helpers import QUIET
+from scipy import sparse
 
 import hdtree_sc as ht
 
@@ -180,3 +182,149 @@ def test_asked_before_training(cells, method):
     ht.HDTree.setup_anndata(cells)
     with pytest.raises(RuntimeError, match=r"call HDTree\.train\(\) first"):
         getattr(ht.HDTree(cells), method)()
+
+
+# -- numbers and categories of cells -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("size_factor_key", (0.0, -1.0, np.nan, np.inf, 1e-60)),
+        ("continuous_covariate_keys", (np.nan, np.inf, -np.inf, 1e30, 1e300)),
+        ("time_key", (np.inf, -np.inf, 1e300)),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_at_set_up(unchanged, argument, values):
+    before = unchanged.obs.copy()
+    key = ["quantity"] if argument.startswith("cont") else "quantity"
+    for value in values:
+        for kind in ("float64", "Float64"):
+            unchanged.obs["quantity"] = pd.array(np.r_[value, np.ones(unchanged.n_obs - 1)], dtype=kind)
+            if np.isnan(value) and kind == "Float64":
+                unchanged.obs.loc[unchanged.obs_names[0], "quantity"] = pd.NA
+            with pytest.raises(ValueError, match="'quantity'.*in 1 cells"):
+                ht.HDTree.setup_anndata(unchanged, **{argument: key})
+    unchanged.obs = before
+
+
+@pytest.mark.parametrize("kind", ["int64", "bool", "Int64", "Float64"])
+def test_numbers_of_every_type_are_read(cells, kind):
+    cells.obs["quantity"] = pd.array(np.arange(cells.n_obs) % 2 + (kind != "bool"), dtype=kind)
+    if kind.endswith("t64") and kind[0].isupper():
+        cells.obs.loc[cells.obs_names[3], "quantity"] = pd.NA
+    ht.HDTree.setup_anndata(cells, time_key="quantity")
+    model = ht.HDTree(cells)
+    time = model.adata_manager.get_from_registry("time")
+    np.testing.assert_array_equal(time.ravel(), cells.obs["quantity"].to_numpy(np.float32, na_value=np.nan))
+
+
+def test_one_column_is_no_list_of_columns(unchanged):
+    for argument in ("categorical_covariate_keys", "continuous_covariate_keys"):
+        with pytest.raises(TypeError, match=rf"{argument}.*\['batch'\]"):
+            ht.HDTree.setup_anndata(unchanged, **{argument: "batch"})
+
+
+@pytest.mark.parametrize(("name", "words"), [("unknown", "without a label"), ("nan", "missing"), ("NA", "missing")])
+def test_labels_that_may_stand_for_a_missing_one_are_named(cells, name, words):
+    cells.obs["label"] = np.where(np.arange(cells.n_obs) % 2, name, "a")
+    with pytest.warns(UserWarning, match=f"'{name}'.*{words}"):
+        ht.HDTree.setup_anndata(cells, labels_key="label")
+    labels = ht.HDTree(cells)._registered_labels
+    assert labels == (["a"] if name == "unknown" else sorted([name, "a"]))
+
+
+def test_an_empty_text_is_no_label(cells):
+    cells.obs["label"] = np.where(np.arange(cells.n_obs) % 2, " ", "a")
+    with pytest.raises(ValueError, match="labels_key.*empty text"):
+        ht.HDTree.setup_anndata(cells, labels_key="label")
+
+
+def test_values_that_name_no_category_are_refused(cells):
+    cells.obs["label"] = [[0], *["a"] * (cells.n_obs - 1)]
+    for argument in ("labels_key", "batch_key"):
+        with pytest.raises(ValueError, match=f"{argument}.*'label'.*no category"):
+            ht.HDTree.setup_anndata(cells, **{argument: "label"})
+
+
+# -- values in other forms -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "normal"])
+def test_values_too_large_for_single_precision_are_refused(cells, likelihood):
+    cells.X = cells.X.toarray().astype(np.float64)
+    for value in (1e30, -1e30, 1e300):
+        cells.X[3, 5] = value
+        with pytest.raises(ValueError, match=r"up to 1e\+30*.*logarithms"):
+            ht.HDTree.setup_anndata(cells)
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("place", ["X", "dense", "layer"])
+def test_counts_with_rounding_errors_are_counts(cells, likelihood, dtype, place):
+    right = cells.X.copy()
+    near = right.astype(dtype)
+    near.data = (near.data * dtype(1.1) / dtype(1.1)).astype(dtype) * dtype(1 + 1e-12)
+    cells.X = near.toarray() - dtype(1e-12) if place == "dense" else near
+    cells.layers["counts"] = near
+    ht.HDTree.setup_anndata(cells, layer="counts" if place == "layer" else None)
+    ht.HDTree(cells, gene_likelihood=likelihood)
+
+
+def test_fractions_are_told_by_how_far_off_they_are(cells):
+    for off, words in ((1e-4, "by up to 0.0001.*np.rint"), (0.4, "by up to 0.4.*layer")):
+        cells.X = cells.X.tocsr(copy=True)
+        cells.X.data = np.round(cells.X.data)
+        cells.X.data[7] = 1 + off
+        ht.HDTree.setup_anndata(cells)
+        with pytest.raises(ValueError, match=words):
+            ht.HDTree(cells)
+
+
+@pytest.mark.parametrize("as_sparse", [True, False])
+def test_truth_values_are_0_and_1(worm, as_sparse):
+    adata = worm[:100].copy()
+    right = adata.copy()
+    adata.X = adata.X.toarray() > 0
+    right.X = adata.X.astype(np.float32)
+    if as_sparse:
+        adata.X = sparse.csr_matrix(adata.X)
+    found = []
+    for cells in (adata, right):
+        scvi.settings.seed = 0
+        ht.HDTree.setup_anndata(cells)
+        model = ht.HDTree(cells, gene_likelihood="bernoulli", n_hidden=16)
+        model.train(max_epochs=1, **QUIET)
+        found.append(model.get_latent(cells.copy()))
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+def test_cells_on_disk_are_those_in_memory(tmp_path, kind):
+    adata = ht.datasets.branching(90, 20, "easy")
+    stored = adata.copy()
+    stored.X = {"csr": adata.X, "csc": adata.X.tocsc(), "dense": adata.X.toarray()}[kind]
+    stored[:, ::-1].copy().write_h5ad(tmp_path / "turned.h5ad")
+    stored.write_h5ad(tmp_path / "cells.h5ad")
+    found = []
+    for cells in (adata, read_h5ad(tmp_path / "cells.h5ad", backed="r")):
+        scvi.settings.seed = 0
+        ht.HDTree.setup_anndata(cells)
+        model = ht.HDTree(cells, n_hidden=16)
+        model.train(max_epochs=1, **QUIET)
+        found.append(model.get_latent())
+    np.testing.assert_array_equal(*found)
+    rows = [7, 1, 7]
+    for query in (
+        None,
+        read_h5ad(tmp_path / "cells.h5ad", backed="r"),
+        read_h5ad(tmp_path / "turned.h5ad", backed="r"),
+    ):
+        np.testing.assert_allclose(model.get_latent(query, indices=rows), found[0][rows], atol=1e-5)
+    ht.tl.tree(cells, model)
+    for gene in range(2):
+        number = model.get_normalized_expression(indices=rows).iloc[:, gene]
+        np.testing.assert_allclose(number, model.get_normalized_expression().iloc[rows, gene], rtol=1e-4)
+    with pytest.raises(ValueError, match="to_memory"):
+        model.differential_expression(idx1=[1, 2, 3])

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from scvi.data.fields import CategoricalJointObsField, CategoricalObsField
 
-from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._category_names import numbered, renumbered
 
 if TYPE_CHECKING:
@@ -20,17 +19,16 @@ KIND_KEY = "value_kind"
 class CategoryField(CategoricalObsField):
     """Column of categories: those without cells are none, and those of other cells are known by their text.
 
-    Nothing is written into the user's column.
+    Missing values count as one more category, ``"unknown"``; which columns may have any is checked at set-up. Nothing is
+    written into the user's column.
     """
-
-    _missing: str | None = None
 
     def register_field(self, adata: AnnData) -> dict:
         """Number the categories."""
         if self.is_default:
             return super().register_field(adata)
         self.validate_field(adata)
-        codes, categories, kind = numbered(adata.obs[self._original_attr_key], self._missing)
+        codes, categories, kind = numbered(adata.obs[self._original_attr_key])
         return self._state(adata, codes, categories, kind)
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
@@ -55,12 +53,6 @@ class CategoryField(CategoricalObsField):
     def get_summary_stats(self, state_registry: dict) -> dict:
         """Count the categories, which may be of several types."""
         return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
-
-
-class PartialLabelField(CategoryField):
-    """Column of labels in which missing values count as one more category, ``"unknown"``."""
-
-    _missing = UNKNOWN
 
 
 class CategoryTableField(CategoricalJointObsField):

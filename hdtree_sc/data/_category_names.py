@@ -71,15 +71,13 @@ def typed(names: Sequence[str], kind: str) -> NDArray[Any]:
     return np.array(names, dtype=object)
 
 
-def numbered(column: pd.Series, missing: str | None = None) -> tuple[NDArray[np.int64], NDArray[Any], str]:
+def numbered(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any], str]:
     """Number the categories of a column that have cells.
 
     Parameters
     ----------
     column
-        The column.
-    missing
-        Category of cells without a value; None: there are none.
+        The column; a cell without a value is ``"unknown"``.
 
     Returns
     -------
@@ -88,9 +86,10 @@ def numbered(column: pd.Series, missing: str | None = None) -> tuple[NDArray[np.
     """
     held = pd.Categorical(column).remove_unused_categories()
     own, kind = held.categories, kind_of(held.categories)
-    if kind in OWN_KINDS and (held.codes >= 0).all():
+    gaps = [UNKNOWN] if (held.codes < 0).any() else []
+    if kind in OWN_KINDS and not gaps:
         return held.codes.astype(np.int64), np.array(own.tolist(), dtype=object if kind == "string" else None), kind
-    text = np.array([text_of(value) for value in own] + ([] if missing is None else [missing]), dtype=object)
+    text = np.array([text_of(value) for value in own] + gaps, dtype=object)
     names, place = np.unique(text, return_inverse=True)
     # the code of a cell without a value is -1: the last one
     return place[held.codes], names, kind

@@ -10,7 +10,7 @@ from scvi.data.fields import LayerField, NumericalJointObsField
 
 from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data._category_fields import KIND_KEY, CategoryField, CategoryTableField, PartialLabelField
+from hdtree_sc.data._category_fields import KIND_KEY, CategoryField, CategoryTableField
 from hdtree_sc.data._category_names import kind_of, positions_of, text_of, typed
 from hdtree_sc.data._number_field import NumberField
 from hdtree_sc.data._obsm_field import ObsmFeatureField
@@ -170,7 +170,7 @@ class SetupMixin:
             if obsm_key is None
             else ObsmFeatureField(REGISTRY_KEYS.X_KEY, obsm_key),
             CategoryField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            PartialLabelField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+            CategoryField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             CategoryTableField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
             NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
             NumberField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),

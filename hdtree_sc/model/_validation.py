@@ -126,7 +126,7 @@ def _check_categories(column: pd.Series, argument: str, key: str, *, may_miss: b
         msg = f"{argument}: adata.obs[{key!r}] is missing in {count} cells: name them, e.g. 'unknown', first."
         raise ValueError(msg)
     try:
-        numbered(column, UNKNOWN)
+        numbered(column)
     except TypeError:
         msg = f"{argument}: adata.obs[{key!r}] holds values that name no category; use text or numbers."
         raise ValueError(msg) from None
