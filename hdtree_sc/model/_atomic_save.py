@@ -47,7 +47,7 @@ def _lock(folder: Path, how: str) -> int | None:
 
 @contextmanager
 def locked(folder: Path, how: str) -> Iterator[None]:
-    """Keep others from replacing the files of a folder, to "read" them, or to "write" and keep them from reading too."""
+    """Keep others from replacing the files of a folder, to "read" them, or to "write" and keep out readers too."""
     handle = _lock(folder, how)
     try:
         yield

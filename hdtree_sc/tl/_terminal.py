@@ -81,7 +81,7 @@ def given_ends(
     shape: Tree,
     leaf: NDArray[np.int64],
     strengths: sparse.csr_matrix,
-    terminal: str | Sequence[str] | Mapping[str, str | Sequence[str]],
+    terminal: object,
     groupby: str | None,
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Names of the ends that a user named, and the end of each cell, -1 for none, (n,).
