@@ -46,7 +46,7 @@ CHANGES = {
     "genes filtered": (lambda a: a._inplace_subset_var(a.var_names[:30]), "genes"),
     "cells filtered": (lambda a: a._inplace_subset_obs(np.arange(0, 150, 2)), "cells"),
     "cells reversed": (lambda a: a._inplace_subset_obs(np.arange(150)[::-1]), "cells"),
-    "size factors": (lambda a: a.obs.__setitem__("size", a.obs["size"] * 2), "size"),
+    "size factors": (lambda a: a.obs.insert(0, "size", 2 * a.obs.pop("size")), "size"),
 }
 
 

@@ -68,8 +68,8 @@ class QueryMixin:
         Notes
         -----
         An unknown batch is encoded as the mean of all batches. On every second cell of the bundled worm, over four
-        seeds, 12 % of the cells then change leaf, .5 % if instead 20 of 485 genes of low variance are missing, and 6 %
-        if 20 genes at random are. Name the batch where training knows it.
+        seeds, 12 % of the cells then change leaf, and 6 % if instead 20 of 485 genes taken at random are missing. Name
+        the batch where training knows it.
         """
         reference = reference_model
         if not isinstance(reference, cls):
