@@ -21,16 +21,17 @@ LIGHT_NAMES = "ht.tl, ht.pl, ht.get, ht.metrics, ht.datasets, ht.Tree"
 
 # Which rooms of the package a room may import (itself always); `diffusion` and `nn` are pure torch and import none.
 ROOMS: dict[str, set[str]] = {
+    "_disk": set(),
     "_errors": set(),
     "_keys": set(),
     "nn": set(),
     "diffusion": set(),
-    "data": {"_errors", "_keys"},
+    "data": {"_disk", "_errors", "_keys"},
     "train": {"_errors", "_keys"},
     "tree": {"_errors", "_keys"},
     "module": {"_errors", "_keys", "nn", "diffusion"},
-    "model": {"_errors", "_keys", "nn", "diffusion", "data", "train", "tree", "module"},
-    "get": {"_errors", "_keys", "tree"},
+    "model": {"_disk", "_errors", "_keys", "nn", "diffusion", "data", "train", "tree", "module"},
+    "get": {"_disk", "_errors", "_keys", "tree"},
     "metrics": {"_errors", "_keys", "tree"},
     "datasets": {"_errors", "_keys", "tree"},
     "pl": {"_errors", "_keys", "tree", "get"},
@@ -41,6 +42,7 @@ ABOVE = {"__init__", "demo"}
 
 # Other packages: a room of the first table may import those and the standard library, one of the second all but those.
 ONLY: dict[str, set[str]] = {
+    "_disk": {"anndata", "h5py"},
     "_errors": {"numpy", "pandas", "scipy"},
     "_keys": set(),
     "tree": {"networkx", "numpy", "pandas", "scipy"},
