@@ -19,8 +19,8 @@ KIND_KEY = "value_kind"
 class CategoryField(CategoricalObsField):
     """Column of categories: those without cells are none, and those of other cells are known by their text.
 
-    Missing values count as one more category, ``"unknown"``; which columns may have any is checked at set-up. Nothing
-    is written into the user's column.
+    Missing values count as one more category, ``"unknown"``; which columns may have any is checked at set-up. The
+    user's column stays as it is.
     """
 
     def register_field(self, adata: AnnData) -> dict:

@@ -32,8 +32,8 @@ class GenerativeMixin(GeneratorMixin):
         self,
         n_cells: int,
         node: str | None = None,
-        label: str | None = None,
-        batch: str | None = None,
+        label: str | float | None = None,
+        batch: str | float | None = None,
         library: float | ArrayLike | None = None,
         n_steps: int = 50,
         seed: int | None = None,
@@ -55,7 +55,7 @@ class GenerativeMixin(GeneratorMixin):
         node
             Name of a node, inner or leaf; the whole data by default.
         label
-            Name of a label of ``labels_key``. Together with ``node``: cells of both.
+            A label of ``labels_key``, as text or as the column holds it. Together with ``node``: cells of both.
         batch
             Batch as which cells are decoded; by default each has the one of the cell that its library size is from.
         library
@@ -76,9 +76,11 @@ class GenerativeMixin(GeneratorMixin):
 
         Returns
         -------
-        AnnData of ``n_cells`` cells with the model's genes.
+        AnnData of ``n_cells`` cells with the model's genes. Their names hold a digest of the set, so that two sets can
+        be joined.
 
         ``.X`` : counts (CSR), or float32 of other likelihoods; with ``"bernoulli"`` the expected values.
+            Where the model was set up with ``layer=`` or ``obsm_key=``, that layer or entry holds a copy.
         ``.layers["mean"]`` : expected expression at the cell's library size, float32
         ``.obs["<key>_leaf"]`` : leaf in which the cell comes to lie, ``.obs[labels_key]`` where a label was asked for,
             and the columns of batch and covariates.
@@ -150,7 +152,9 @@ class GenerativeMixin(GeneratorMixin):
 
         Returns
         -------
-        AnnData with the same ``obs_names``, ``obs`` and the fields of :meth:`generate`.
+        AnnData with the same ``obs_names`` and the fields of :meth:`generate`. Of ``obs``, columns that the model was
+        set up with (batch, label, time, covariates) are kept. All others may describe the expression that the cell had,
+        and are called ``"source_<column>"``.
         """
         self._require_generator("reconstruct")
         n_steps, batch_size = whole_numbers(n_steps=n_steps, batch_size=batch_size)
@@ -180,8 +184,8 @@ class GenerativeMixin(GeneratorMixin):
     def transmute(
         self,
         adata: AnnData | None = None,
-        target: str | None = None,
-        source: str | None = None,
+        target: str | float | None = None,
+        source: str | float | None = None,
         indices: Rows = None,
         mode: Literal["ode", "sde"] = "ode",
         n_steps: int = 50,
@@ -239,8 +243,10 @@ class GenerativeMixin(GeneratorMixin):
 
         Returns
         -------
-        AnnData with the source cells' ``obs_names`` (with several draws ``"<name>-<draw>"``) and ``obs`` columns.
-        Beside the fields of :meth:`generate`:
+        AnnData with the source cells' ``obs_names`` (with several draws ``"<name>-<draw>"``). Of their ``obs``, batch,
+        time and covariates that the model was set up with are kept. All others (a clustering, a pseudotime, a donor)
+        are called ``"source_<column>"``, as is the column of labels unless the target is a label, which stands in it
+        then. Beside the fields of :meth:`generate`:
 
         ``.layers["source_mean"]`` : expected expression of the cell as it was, at the same library size
         ``.obs["source_label"]``, ``.obs["target_label"]`` : labels, or leaf and node
@@ -321,8 +327,8 @@ class GenerativeMixin(GeneratorMixin):
     @torch.inference_mode()
     def hybrids(
         self,
-        a: str,
-        b: str,
+        a: str | float,
+        b: str | float,
         n_cells: int,
         seed: int | None = None,
         *,

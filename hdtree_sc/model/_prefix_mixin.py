@@ -31,8 +31,8 @@ class PrefixMixin(ClassMixin):
         self,
         n_cells: int,
         node: str | None = None,
-        label: str | Sequence[str] | None = None,
-        batch: str | None = None,
+        label: str | float | Sequence[str | float] | None = None,
+        batch: str | float | None = None,
         library: float | ArrayLike | None = None,
         n_steps: int = 50,
         seed: int | None = None,
@@ -83,7 +83,7 @@ class PrefixMixin(ClassMixin):
         if label is None:
             inside = self._classes.below()[:, self._told(node, None)[0]]
             label = [name for name in self._classes.classes if inside[self._classes.number_of(name)]]
-        given = list(label) if pd.api.types.is_list_like(label) else [label]
+        given = [label] if isinstance(label, str | int | float | np.generic) else list(label)
         numbers = [self._told(node, name)[0] for name in given]
         names = [self._label_named(name) for name in given]  # type: ignore[attr-defined]
         if not names or len(set(names)) < len(names):
@@ -102,7 +102,7 @@ class PrefixMixin(ClassMixin):
         numbers: list[int],
         *,
         share_prefix: bool,
-        batch: str | None,
+        batch: str | float | None,
         library: float | ArrayLike | None,
         n_steps: int,
         seed: int | None,
