@@ -21,8 +21,8 @@ def test_names_are_text_and_whole_numbers_have_no_point(value, text):
 
 
 def test_a_category_is_found_by_its_text_then_by_its_number():
-    assert positions_of([2, 2.0, "2", "2.0", np.int8(2), "3", True], [1, 2]).tolist() == [1, 1, 1, 1, 1, -1, -1]
-    assert positions_of(["True", True, 1], [False, True]).tolist() == [1, 1, -1]
+    assert positions_of([2, 2.0, "2", "2.0", np.int8(2), "3", True], [1, 2]).tolist() == [1, 1, 1, 1, 1, -1, 0]
+    assert positions_of(["True", True, 1], [False, True]).tolist() == [1, 1, 1]
     # two texts that are one number are two categories
     assert positions_of(["1", "1.0", 1], ["1.0", "1"]).tolist() == [1, 0, 1]
 

@@ -166,7 +166,7 @@ class TestSchedule:
         assert levels[0] == start
         assert levels[-1] == stop
         assert (levels.diff() > 0).all() if stop > start else (levels.diff() < 0).all()
-        last = -9 if stop == CLEAN else stop
+        last = min(-9, start) if stop == CLEAN else stop
         assert {level for level in through if min(start, last) < level < max(start, last)} <= set(levels.tolist())
 
     def test_mistakes_are_named(self):

@@ -335,8 +335,10 @@ def test_files_that_are_broken_or_of_another_class_are_refused(model, tmp_path):
     cells = scvi.data.synthetic_iid()
     other.setup_anndata(cells)
     other(cells).save(tmp_path / "scvi")
-    with pytest.raises(ValueError, match="SCVI"):
+    with pytest.raises(ValueError, match="trust"):
         ht.HDTree.load(tmp_path / "scvi", adata=False)
+    with pytest.raises(ValueError, match="SCVI"):
+        ht.HDTree.load(tmp_path / "scvi", adata=False, trust=True)
     with pytest.raises(ValueError, match="nowhere"):
         ht.HDTree.load(tmp_path / "nowhere", adata=False)
 
