@@ -47,7 +47,7 @@ def _lock(folder: Path, how: str) -> int | None:
 
 @contextmanager
 def locked(folder: Path, how: str) -> Iterator[None]:
-    """Keep others from replacing the files of a folder, to "read" them, or to "write" and keep out readers too."""
+    """Hold a lock of a folder, if one is to be had: many may "read" its files at a time, one may "write" them."""
     handle = _lock(folder, how)
     try:
         yield
@@ -130,6 +130,6 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         free = shutil.disk_usage(disk).free
         msg = (
             f"{os.strerror(number)}: the model could not be saved in {folder}; {free / 1e6:,.1f} MB are free on this "
-            "disk. What was saved there before is whole"
+            "disk. If a model was saved there before, the folder still holds a whole one."
         )
         raise OSError(number, msg) from error

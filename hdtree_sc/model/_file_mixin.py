@@ -66,7 +66,7 @@ class FileMixin:
             If the folder exists and ``overwrite`` is false, there are no cells to save, or ``save_kwargs`` lead to a
             file that :meth:`load` does not read.
         OSError
-            If the files cannot be written. What was saved before is whole.
+            If the files cannot be written. The folder then still holds what it held.
         """
         folder, cells = Path(dir_path), self.adata  # type: ignore[attr-defined]
         if folder.exists() and not overwrite:
