@@ -259,7 +259,8 @@ def test_a_label_is_known_by_its_text(small, label):
     assert set(moved.obs["target_label"]) == {"1"}
     assert set(moved.obs["source_label"]) == {"0"}
     assert pd.concat([model.adata.obs["kind"].astype(int), new.obs["kind"]]).dtype == np.int64
-    type(model).setup_anndata(new.copy(), **(setup | {"time_key": None}))
+    assert new.obs["hour"].isna().all()
+    type(model).setup_anndata(new.copy(), **setup)
 
 
 @pytest.mark.parametrize("name", [7, "gone", "unknown"])
@@ -274,6 +275,15 @@ def test_a_label_without_cells_is_none(small, name):
             call()
     with pytest.raises(ValueError, match="batch.*'False', 'True'"):
         model.generate(3, batch="maybe", **FEW)
+
+
+def test_a_batch_is_known_by_its_text(small):
+    model, _ = small
+    as_batch = [model.get_normalized_expression(indices=[1], transform_batch=name) for name in (True, "True", ["True"])]
+    for found in as_batch[1:]:
+        pd.testing.assert_frame_equal(found, as_batch[0])
+    with pytest.raises(ValueError, match="batch.*'maybe'.*'False', 'True'"):
+        model.get_normalized_expression(transform_batch="maybe")
 
 
 def test_generated_cells_are_placed_and_are_a_query(small):

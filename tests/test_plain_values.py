@@ -25,7 +25,7 @@ ARRAYS = [
     np.array(["a", "bé"], object),
     np.array(["a", "bcd"]),
     np.array([b"a", b"bcd"]),
-    np.array([[1, 2], None, "x", np.int32(4), (1, 2), {"a": 1}, pd.NA], object),
+    np.array([[1, 2], None, "x", np.int32(4), (1, 2), {"a": 1}], object),
     np.array([[1, 2], [3, 4]], ">i2"),
     np.arange(6, dtype=np.uint64).reshape(2, 3),
     np.arange(12, dtype=np.uint16).reshape(3, 4).T,
@@ -66,6 +66,10 @@ def test_values_keep_their_type(value):
     assert again == value
     assert type(again) is type(value)
     assert repr(again) == repr(value)
+
+
+def test_a_missing_value_of_pandas_is_the_one_that_pandas_knows():
+    assert through_a_file(np.array([pd.NA, "a"], object))[0] is pd.NA
 
 
 def test_other_dictionaries_are_written_as_dictionaries():
@@ -125,7 +129,9 @@ def test_indices_and_series_come_back(index):
 
 
 @pytest.mark.parametrize(
-    "value", [Path("x"), object(), np.zeros(2, [("a", int)]), [np.array([object()])], np.longdouble(1)], ids=repr
+    "value",
+    [Path("x"), object(), np.zeros(2, [("a", int)]), [np.array([object()])], np.longdouble(1)],
+    ids=["path", "object", "records", "array of objects", "long double"],
 )
 def test_what_has_no_plain_form_is_refused(value):
     with pytest.raises(TypeError):

@@ -29,6 +29,8 @@ def with_rows(getter: Callable[..., Any]) -> Callable[..., Any]:
         for name in COUNTED:
             if kwargs.get(name) is not None:
                 kwargs[name] = whole_number(name, kwargs[name])
+        if kwargs.get("transform_batch") is not None:
+            kwargs["transform_batch"] = self._as_batches(kwargs["transform_batch"])
         if indices is not None:
             adata = self._validate_anndata(adata)
             indices = rows_of(indices, adata.obs_names)

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 KEYS = (SAVE_KEYS.MODEL_STATE_DICT_KEY, SAVE_KEYS.VAR_NAMES_KEY, SAVE_KEYS.ATTR_DICT_KEY)
 PYRO = "pyro_param_store"
-ZIP_START = b"PK\x03\x04"
+ZIP_START, ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
+ZIP_REST = 18
+"""Bytes after the mark of the end of a zip archive, if it has no comment; the last two are the comment's length."""
 SEAL = re.compile(rb"hdtree-sc sha256 file=([0-9a-f]{64}) cells=([0-9a-f]{64}|none)\Z")
 LENGTH = 2
 """Bytes of the length of a zip archive's comment, which stand before it."""
@@ -156,7 +158,8 @@ class SavedModel:
     def check_whole(self, cls: Any) -> None:
         """Refuse a file that no model can be made of, before anyone's cells are touched."""
         with damage_named(self.path), torch.random.fork_rng(devices=[]):
-            inspect.signature(cls.setup_anndata).bind(None, **self.registry["setup_args"])
+            given = inspect.signature(cls.setup_anndata).bind(None, **self.registry["setup_args"])
+            _require(not given.arguments.get("kwargs"), "setup_anndata does not know all arguments of its registry")
             self.built(cls, None)
 
 
@@ -201,12 +204,16 @@ def _verified(file: BinaryIO) -> tuple[BinaryIO, str | None]:
         raise ValueError(msg)
     size = file.seek(0, SEEK_END)
     file.seek(max(0, size - 256))
-    found = SEAL.search(file.read())
+    tail = file.read()
+    found = SEAL.search(tail)
     if found is not None:
         if digest(file, size - len(found[0]) - LENGTH) != found[1].decode():
             msg = "its checksum is another"
             raise ValueError(msg)
         return file, None if found[2] == b"none" else found[2].decode()
+    if not (tail[-len(ZIP_END) - ZIP_REST :].startswith(ZIP_END) and tail.endswith(bytes(LENGTH))):
+        msg = "its end is missing"
+        raise ValueError(msg)
     # older files, and those that were edited, have a checksum of each part alone, which torch does not read: it is
     # given the parts, and not an archive whose table of parts may be damaged
     parts = io.BytesIO()

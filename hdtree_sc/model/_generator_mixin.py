@@ -348,7 +348,9 @@ class GeneratorMixin:
         return (nodes[:, tree.is_leaf_mask] @ shares[tree.is_leaf_mask, label - 1]).astype(np.float32)
 
     def _signed_new(self, out: AnnData, **arguments: Any) -> AnnData:
-        """Name new cells, and say in ``uns`` how they came to be."""
+        """Name new cells, which were collected at no time, and say in ``uns`` how they came to be."""
+        if self._setup("time_key") is not None:  # type: ignore[attr-defined]
+            out.obs[self._setup("time_key")] = np.nan  # type: ignore[attr-defined]
         out.obs_names = new_names(out, self._tree_key, arguments)
         return self._signed(out, **arguments)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import LayerField, NumericalJointObsField
 
@@ -59,6 +60,12 @@ class SetupMixin:
         """Names of labels as the values that the column of ``labels_key`` holds."""
         state = self._state_of(REGISTRY_KEYS.LABELS_KEY)
         return typed(names, state.get(KIND_KEY) or kind_of(list(state["categorical_mapping"])))
+
+    def _as_batches(self, names: Any) -> list[Any]:
+        """Batches as the registry holds them, by their names; None stays None."""
+        given = list(names) if pd.api.types.is_list_like(names) else [names]
+        held = self._state_of(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
+        return [None if name is None else held[self._number_of_batch(name)] for name in given]
 
     def _number_of_batch(self, name: object) -> int:
         """Number of a batch by its name, whatever the type.
