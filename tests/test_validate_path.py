@@ -142,18 +142,26 @@ def test_cells_of_the_node_itself_are_not_told_from_it(instant, adata, path):
     assert swapped["distance"][0] > 5 * table["null_distance"][0]
 
 
-def test_a_node_whose_surroundings_are_missing_is_a_gap(instant, adata, path):
-    """Cells of a type that no longer has cells near it, the graph being of before."""
-    far = list(path["node"])[-1]
-    center = adata.obsm["X_hdtree_pca"][(adata.obs["hdtree_leaf"] == far).to_numpy()].mean(0)
-    away = np.linalg.norm(adata.obsm["X_hdtree_pca"] - center, axis=1)
-    left = adata[(away > np.median(away)) & (adata.obs["hdtree_leaf"] != far).to_numpy()].copy()
-    table = ht.tl.validate_path(left, instant, [path["node"].iloc[0], far], **FAST)
-    assert table["n_cells"].iloc[-1] == 0
-    assert table["n_real"].iloc[-1] == 10
-    assert table["far"].iloc[-1] > 0.5
-    assert table["gap"].iloc[-1]
-    assert table["p"].iloc[-1] <= 0.01
+def test_nodes_whose_surroundings_are_missing_are_told_and_often_gaps(instant, adata, path):
+    """Cells of a type that no longer has cells near it, the graph being of before. Of one node alone the flag hangs on
+    the last digits of a short training, and with them on the machine.
+    """
+    size = adata.obs["hdtree_leaf"].value_counts()
+    pca, rows, intact = adata.obsm["X_hdtree_pca"], [], []
+    for far in size.index[size >= 20]:
+        own = (adata.obs["hdtree_leaf"] == far).to_numpy()
+        away = np.linalg.norm(pca - pca[own].mean(0), axis=1)
+        left = adata[(away > np.median(away)) & ~own].copy()
+        start = next(node for node in path["node"] if node != far and (left.obs["hdtree_leaf"] == node).any())
+        rows.append(ht.tl.validate_path(left, instant, [start, far], **FAST).iloc[-1])
+        intact.append(ht.tl.validate_path(adata, instant, [start, far], **FAST).iloc[-1])
+    table, before = pd.DataFrame(rows), pd.DataFrame(intact)
+    assert (table["n_cells"] == 0).all()
+    assert (table["n_real"] == 10).all()
+    assert (table["p"] <= 0.01).all()
+    assert (before["p"] > 0.01).mean() > 0.8
+    assert table["far"].mean() > 0.3 > 0.1 > before["far"].mean()
+    assert table["gap"].mean() > 0.3
 
 
 def test_one_node_is_a_path_without_steps(instant, adata, path):
