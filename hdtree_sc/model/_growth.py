@@ -228,21 +228,25 @@ class Growth:
         some = points[spread_rows(len(points), PROPOSAL_CELLS)]
         n_codes = int(np.clip(len(some) // max(self.min_leaf_size // 2, 10), 2, MICRO_CODES))
         codes = KMeans(n_codes, n_init=1, random_state=seed).fit(some)
-        group = codes.labels_
+        # of cells that are alike, k-means leaves groups empty
+        held, group = np.unique(codes.labels_, return_inverse=True)
         neighbors, _ = nearest_neighbors(some, NEIGHBORS, seed=seed)
-        sizes = np.bincount(group, minlength=n_codes)
+        links = link_counts(neighbors, group, len(held))
         least = max(1, self.min_leaf_size * len(some) // len(points))
-        # k-means leaves no group empty
-        cut = best_bisection(link_counts(neighbors, group, n_codes), group_means(some, group), sizes, least=least)
-        if cut is None:
+        of_group = None
+        if len(held) > 1:
+            of_group = best_bisection(links, group_means(some, group), np.bincount(group), least=least)
+        if of_group is None:
             return None
+        cut = np.zeros(n_codes, dtype=bool)
+        cut[held] = of_group
         side = cut[codes.predict(points)]
         if min(side.sum(), (~side).sum()) < self.min_leaf_size:
             return None
         information = 0.0
         if len(others):
             queries = self._points(self.held_out, others)
-            information = walk_information(some, cut[group], neighbors, queries, cut[codes.predict(queries)])
+            information = walk_information(some, of_group[group], neighbors, queries, cut[codes.predict(queries)])
         return Proposal(
             slot, rows, torch.from_numpy(side.astype(np.int64)).to(rows.device), information, entropy_of(side),
             information * len(rows) / len(self.train),

@@ -85,7 +85,9 @@ def build_tree(
         return
     # started afresh: from the bisection's codes the micro-codes keep its cuts, and seeds differ more
     n_codes = min(max_leaves, max(len(latent) // 10, 2), len(latent))
-    group = KMeans(n_codes, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
+    found = KMeans(n_codes, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
+    # of cells that are alike, k-means leaves groups empty
+    group = np.unique(found, return_inverse=True)[1]
     linkage, group = _merge(latent, group, neighbors, rows, builder=builder, min_cells=min_cells)
     leaf, heights = heap_layout(linkage, codebook.depth, np.bincount(group))
     _write(codebook, z, torch.from_numpy(leaf[group]).to(device), heights)

@@ -176,8 +176,11 @@ def _remember(score: UnplacedScore, x: torch.Tensor, scaled: torch.Tensor, compo
     distance[index == torch.arange(n).unsqueeze(1)] = 0
     score.spread[:n] = distance.sum(1) / (distance.shape[1] - 1)
     n_groups = int(np.clip(n // CELLS_PER_PROFILE, 2, PROFILES))
-    label = KMeans(n_groups, n_init=1, random_state=0).fit(components.numpy()).labels_
-    member = torch.nn.functional.one_hot(torch.from_numpy(label).long(), n_groups).float()
+    found = KMeans(n_groups, n_init=1, random_state=0).fit(components.numpy()).labels_
+    # of cells that are alike, k-means leaves groups empty
+    held, label = np.unique(found, return_inverse=True)
+    n_groups = len(held)
+    member = torch.nn.functional.one_hot(torch.from_numpy(label), n_groups).float()
     if score.is_count:
         counts = member.T @ x
         overall = x.sum(0) + 1e-3
