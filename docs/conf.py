@@ -85,7 +85,10 @@ def _is_ours(fullname: str, member: str) -> bool:
     cls = getattr(__import__(owner, fromlist=[name]), name)
     for base in inspect.getmro(cls):
         if member in vars(base):
-            return base.__module__.split(".")[0] == "hdtree_sc"
+            held = vars(base)[member]
+            function = getattr(held, "__func__", getattr(held, "fget", held))
+            # models wrap what they inherit, and a wrapper has the module of what it wraps
+            return getattr(function, "__module__", base.__module__).split(".")[0] == "hdtree_sc"
     return member in getattr(cls, "__annotations__", {})
 
 
