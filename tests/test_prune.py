@@ -223,6 +223,20 @@ def test_a_query_gets_the_cut_of_the_reference(annotated, model, worm):
     assert list(query.obs["hdtree_cut"].cat.categories) == list(annotated.obs["hdtree_cut"].cat.categories)
 
 
+def test_a_copy_of_the_training_cells_is_no_query(annotated, model, worm):
+    """Its own cells choose, with genes in any order; other values, or some of the cells, are a query."""
+    ht.tl.cut_tree(annotated)
+    for copy in (worm.copy(), worm[:, ::-1]):
+        again = ht.tl.tree(copy, model, copy=True)
+        assert not again.uns["hdtree"]["params"]["is_query"]
+        ht.tl.cut_tree(again)
+        assert list(again.obs["hdtree_cut"]) == list(annotated.obs["hdtree_cut"])
+    doubled = worm.copy()
+    doubled.X = doubled.X * 2
+    for other in (doubled, worm[::-1], worm[:50]):
+        assert ht.tl.tree(other, model, copy=True).uns["hdtree"]["params"]["is_query"]
+
+
 def test_a_reference_has_to_be_on_the_same_tree(annotated):
     other = three_blobs()
     with pytest.raises(ValueError, match="reference: its tree"):

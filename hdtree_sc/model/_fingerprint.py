@@ -64,6 +64,16 @@ class Fingerprint:
         values = _checksum(values_of(adata, layer, obsm_key), rows)
         return cls(layer, obsm_key, adata.obs_names, features, rows, values)
 
+    def has_values(self, sample: AnnData) -> bool:
+        """Whether the cells of an AnnData have the values of the compared ones.
+
+        Parameters
+        ----------
+        sample
+            Cells in place of :attr:`rows`, with the same features.
+        """
+        return _checksum(values_of(sample, self.layer, self.obsm_key), np.arange(sample.n_obs)) == self.values
+
     def require_unchanged(self, adata: AnnData) -> None:
         """Refuse an AnnData that was changed in place.
 

@@ -96,6 +96,25 @@ class QueryMixin:
         self._register_manager_for_instance(manager)  # type: ignore[attr-defined]
         self._query_source = weakref.ref(source)
 
+    def is_query(self, adata: AnnData) -> bool:
+        """Whether cells are others than those of the training, or not all of them, or in another order.
+
+        Parameters
+        ----------
+        adata
+            Cells that the model can place. A copy of the training's is no query, with its genes in any order.
+        """
+        registered = self.adata  # type: ignore[attr-defined]
+        if self._query_source is not None or registered is None:
+            return True
+        if adata is registered:
+            return False
+        if not adata.obs_names.equals(registered.obs_names):
+            return True
+        fingerprint = self._adata_manager.fingerprint
+        sample = aligned(adata[fingerprint.rows], self.registry, is_count=self.module.is_count)  # type: ignore[attr-defined]
+        return not fingerprint.has_values(sample)
+
     def _source_adata(self, adata: AnnData | None) -> AnnData:
         """The user's own AnnData behind an argument: of a query model the registered copy lacks its columns."""
         if adata is not None:

@@ -63,7 +63,7 @@ def tree(
     ``adata.uns["<key>"]``
         ``"nodes"`` (DataFrame: ``parent``, ``level``, ``n_cells``, ``is_leaf``, ``height``, and of a class tree
         ``label``, ``log_snr``, ``support``), ``"codebook"`` (float32, (n_nodes, n_latent)) and ``"params"``, among them
-        ``is_query``: whether this is another AnnData than the model was trained on.
+        ``is_query``: whether the cells are others than those of the training; a copy of these is no query.
 
     Raises
     ------
@@ -87,6 +87,7 @@ def tree(
     nodes = shape.to_frame()
     held = np.bincount(placed.leaf, minlength=len(shape))
     nodes["n_cells"] = subtree_sums(shape, held).astype(np.int64)
+    is_query = model.is_query(adata)
     more = model.node_columns()
     nodes[more.columns] = more.loc[nodes.index]
 
@@ -112,6 +113,6 @@ def tree(
     out.uns[keys.key] = {
         "nodes": nodes,
         "codebook": np.array(shape.codebook, dtype=np.float32),
-        "params": {**model.params_of_tree(), "is_query": getattr(model, "adata", None) is not adata},
+        "params": {**model.params_of_tree(), "is_query": is_query},
     }
     return out if copy else None
