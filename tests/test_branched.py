@@ -25,7 +25,7 @@ def branched(labelled):
     scvi.settings.seed = 0
     ht.BranchedDiffusion.setup_anndata(adata, labels_key="cell_type")
     model = ht.BranchedDiffusion(adata)
-    model.train(max_epochs=150, diffusion_kwargs={"max_epochs": 30}, **QUIET)
+    model.train(max_epochs=100, diffusion_kwargs={"max_epochs": 30, "n_hidden": 128, "n_blocks": 2}, **QUIET)
     return model
 
 
@@ -166,11 +166,11 @@ def test_a_training_that_crashed_goes_on(labelled, tmp_path):
         ht.BranchedDiffusion(adata).train(
             max_epochs=3,
             checkpoint_dir=tmp_path,
-            diffusion_kwargs={"max_epochs": 12, "callbacks": [Crash()]},
+            diffusion_kwargs={"max_epochs": 12, "n_hidden": 32, "n_blocks": 1, "callbacks": [Crash()]},
             **QUIET,
         )
     model = ht.BranchedDiffusion.load(str(tmp_path / "autoencoder"), adata=adata)
-    model.train_diffusion(max_epochs=12, ckpt_path=str(tmp_path / "last.ckpt"), **QUIET)
+    model.train_diffusion(max_epochs=12, n_hidden=32, n_blocks=1, ckpt_path=str(tmp_path / "last.ckpt"), **QUIET)
     assert model.trainer.global_step == 12 * 50
     assert model.generate(20, label="AWC", seed=0).n_obs == 20
 

@@ -70,7 +70,7 @@ class TestObsm:
         adata.obsm["X_pca"] = (left[:, :12] * sizes[:12]).astype(np.float32)
         ht.BranchedDiffusion.setup_anndata(adata, labels_key="cell_type", obsm_key="X_pca")
         model = ht.BranchedDiffusion(adata, gene_likelihood="normal")
-        model.train(diffusion_kwargs={"max_epochs": 20}, **QUIET)
+        model.train(diffusion_kwargs={"max_epochs": 20, "n_hidden": 128, "n_blocks": 2}, **QUIET)
         return model
 
     def test_components_are_made_where_they_were_read(self, components):
@@ -128,7 +128,7 @@ class TestHeads:
         adata = labelled[labelled.obs["cell_type"] != NEW].copy()
         ht.BranchedDiffusion.setup_anndata(adata, labels_key="cell_type")
         model = ht.BranchedDiffusion(adata, conditioning="multi_head")
-        model.train(max_epochs=80, diffusion_kwargs={"max_epochs": 15, "n_blocks": 2}, **QUIET)
+        model.train(max_epochs=60, diffusion_kwargs={"max_epochs": 15, "n_hidden": 128, "n_blocks": 1}, **QUIET)
         new = model.generate(60, label="AWC", seed=0)
         leaf = model.node_columns().loc[new.obs["branched_leaf"].astype(str), "label"]
         assert (leaf == "AWC").mean() > 0.7

@@ -13,6 +13,9 @@ from sklearn.linear_model import LogisticRegression
 
 import hdtree_sc as ht
 
+SMALL = {"n_hidden": 32, "n_blocks": 1}
+"""A denoiser that is not asked for good cells."""
+
 
 @pytest.fixture(scope="module")
 def maker(fitted):
@@ -23,7 +26,7 @@ def maker(fitted):
     ht.HDTree.setup_anndata(cells, batch_key="batch", labels_key="cell_type")
     model = ht.HDTree(cells)
     model.train(**QUIET)
-    model.train_diffusion(max_epochs=30, **QUIET)
+    model.train_diffusion(max_epochs=30, n_hidden=128, n_blocks=2, **QUIET)
     return model
 
 
@@ -312,8 +315,8 @@ class TestSecondStage:
                     raise OSError(msg)
 
         with pytest.raises(OSError, match="lights"):
-            twin.train_diffusion(max_epochs=11, checkpoint_dir=tmp_path, callbacks=[Crash()], **QUIET)
-        twin.train_diffusion(max_epochs=11, ckpt_path=str(tmp_path / "last.ckpt"), **QUIET)
+            twin.train_diffusion(max_epochs=11, **SMALL, checkpoint_dir=tmp_path, callbacks=[Crash()], **QUIET)
+        twin.train_diffusion(max_epochs=11, **SMALL, ckpt_path=str(tmp_path / "last.ckpt"), **QUIET)
         assert twin.trainer.global_step == 11 * 50
 
     def test_expression_space_is_an_option(self, maker):

@@ -64,15 +64,9 @@ class Fingerprint:
         values = _checksum(values_of(adata, layer, obsm_key), rows)
         return cls(layer, obsm_key, adata.obs_names, features, rows, values)
 
-    def has_values(self, sample: AnnData) -> bool:
-        """Whether the cells of an AnnData have the values of the compared ones.
-
-        Parameters
-        ----------
-        sample
-            Cells in place of :attr:`rows`, with the same features.
-        """
-        return _checksum(values_of(sample, self.layer, self.obsm_key), np.arange(sample.n_obs)) == self.values
+    def has_values_of(self, adata: AnnData) -> bool:
+        """Whether the compared cells have these values in an AnnData of as many cells with the same features."""
+        return _checksum(values_of(adata, self.layer, self.obsm_key), self.rows) == self.values
 
     def require_unchanged(self, adata: AnnData) -> None:
         """Refuse an AnnData that was changed in place.
@@ -96,8 +90,7 @@ class Fingerprint:
                 "copy (adata=): its genes are matched by name."
             )
             raise ValueError(msg)
-        is_there = self.layer is None or self.layer in adata.layers
-        if is_there and _checksum(values_of(adata, self.layer, self.obsm_key), self.rows) == self.values:
+        if (self.layer is None or self.layer in adata.layers) and self.has_values_of(adata):
             return
         place = f"adata.layers[{self.layer!r}]" if self.layer else "adata.X"
         if self.obsm_key is not None:

@@ -111,9 +111,8 @@ class QueryMixin:
             return False
         if not adata.obs_names.equals(registered.obs_names):
             return True
-        fingerprint = self._adata_manager.fingerprint
-        sample = aligned(adata[fingerprint.rows], self.registry, is_count=self.module.is_count)  # type: ignore[attr-defined]
-        return not fingerprint.has_values(sample)
+        same = aligned(adata, self.registry, is_count=self.module.is_count)  # type: ignore[attr-defined]
+        return not self._adata_manager.fingerprint.has_values_of(same)
 
     def _source_adata(self, adata: AnnData | None) -> AnnData:
         """The user's own AnnData behind an argument: of a query model the registered copy lacks its columns."""
