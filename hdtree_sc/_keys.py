@@ -41,8 +41,13 @@ class Keys:
 
     @property
     def pca(self) -> str:
-        """``obsm``: principal components of the expression in which the model's neighbours were found."""
+        """``obsm``: principal components of standardised expression, which tell how far cells are apart."""
         return f"X_{self.key}_pca"
+
+    @property
+    def plain_pca(self) -> str:
+        """``obsm``: principal components of the expression in which the model's neighbours were found."""
+        return f"X_{self.key}_pca_plain"
 
     @property
     def codes(self) -> str:

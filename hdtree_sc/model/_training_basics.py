@@ -141,7 +141,7 @@ class TrainingBasics(TrainingCellsMixin):
             self._fit_scaler(train_indices)
 
     def _fit_scaler(self, train_indices: NDArray[np.int64]) -> None:
-        """Learn from training cells how values are standardised, and their principal components."""
+        """Learn from training cells how values are scaled, and their principal components."""
         module, scaler = self.module, self.module.scaler
         n = max(2, min(len(train_indices), SVD_VALUES // self.summary_stats.n_vars))
         rows = np.sort(np.random.default_rng(0).permutation(train_indices)[:n])
@@ -149,8 +149,14 @@ class TrainingBasics(TrainingCellsMixin):
         x = torch.cat([tensors[REGISTRY_KEYS.X_KEY] for tensors in batches])
         library = torch.cat([module._library(tensors) for tensors in batches])
         scaler.fit_moments(x, library)
-        values = scaler(x, library).cpu().numpy()
+        values = scaler(x, library)
         n_components = min(scaler.components.shape[1], len(values) - 1)
-        _, _, axes = randomized_svd(values - values.mean(0), n_components, random_state=0)
-        held = [torch.from_numpy(part).to(scaler.components) for part in (values[:SCALE_CELLS], axes)]
-        scaler.set_components(*held)
+        axes = [_axes(part, n_components) for part in (values, scaler.restandardised(values))]
+        scaler.set_components(values[:SCALE_CELLS], *axes)
+
+
+def _axes(values: torch.Tensor, n_components: int) -> torch.Tensor:
+    """Principal axes (n_components, n_features) of values (n, n_features)."""
+    dense = values.cpu().numpy()
+    _, _, axes = randomized_svd(dense - dense.mean(0), n_components, random_state=0)
+    return torch.from_numpy(axes).to(values)

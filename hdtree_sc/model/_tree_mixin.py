@@ -36,7 +36,9 @@ class Placement:
     map_2d
         Map for plots, float32 (n, 2).
     expression_pca
-        Principal components of the expression, float32 (n, n_pcs).
+        Principal components of the expression, float32 (n, n_pcs), which tell who is near.
+    standardised_pca
+        Those of standardised expression, float32 (n, n_pcs), which tell how far.
     leaf
         Position of each cell's leaf in ``get_tree().nodes``, (n,).
     path_probabilities
@@ -50,6 +52,7 @@ class Placement:
     latent: NDArray[np.float32]
     map_2d: NDArray[np.float32]
     expression_pca: NDArray[np.float32]
+    standardised_pca: NDArray[np.float32]
     leaf: NDArray[np.int64]
     path_probabilities: NDArray[np.float32]
     unplaced_p: NDArray[np.float32] | None = None
@@ -92,15 +95,13 @@ class TreeMixin:
     def _encode(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.module.shown(self._inferred(tensors)["z"].float())  # type: ignore[attr-defined]
 
-    def _components(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _scaled(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Scaled values (n, n_features), their principal components, and those of standardised values, (n, n_pcs)."""
         module = self.module  # type: ignore[attr-defined]
-        return module.scaler.principal_components(tensors["X"], module._library(tensors))[:, : module.n_pcs]
-
-    def _scaled(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardised values and their principal components, from one pass of the scaler."""
-        module = self.module  # type: ignore[attr-defined]
-        scaled = module.scaler(tensors["X"], module._library(tensors))
-        return scaled, scaled @ module.scaler.components[:, : module.unplaced.landmarks.shape[1]]
+        scaler, n_pcs = module.scaler, module.n_pcs
+        scaled = scaler(tensors["X"], module._library(tensors))
+        standardised = scaler.restandardised(scaled) @ scaler.standard_components[:, :n_pcs]
+        return scaled, scaled @ scaler.components[:, :n_pcs], standardised
 
     @staticmethod
     def _over(batches: Iterable[Any], function: Callable[[Any], tuple[torch.Tensor, ...]]) -> list[NDArray[Any]]:
@@ -176,6 +177,8 @@ class TreeMixin:
         adata: AnnData | None = None,
         indices: Rows = None,
         batch_size: int | None = None,
+        *,
+        standardise: bool = False,
     ) -> NDArray[np.float32]:
         """Principal components of the normalised expression in which training drew its neighbours.
 
@@ -187,16 +190,20 @@ class TreeMixin:
             Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         batch_size
             Cells at a time, 4,096 by default.
+        standardise
+            Whether each feature weighs the same. By default it weighs as much as it varies.
 
         Returns
         -------
         float32 array (n_cells, n_pcs).
         """
         self._require_trained("get_expression_pca")
-        return self._expression_pca(self._batches(adata, indices, batch_size, None))
+        return self._expression_pca(self._batches(adata, indices, batch_size, None), standardise=standardise)
 
-    def _expression_pca(self, batches: Iterator[dict[str, torch.Tensor]]) -> NDArray[np.float32]:
-        return self._over(batches, lambda tensors: (self._components(tensors),))[0]
+    def _expression_pca(
+        self, batches: Iterator[dict[str, torch.Tensor]], *, standardise: bool = False
+    ) -> NDArray[np.float32]:
+        return self._over(batches, lambda tensors: (self._scaled(tensors)[2 if standardise else 1],))[0]
 
     @torch.inference_mode()
     def place(
@@ -233,16 +240,16 @@ class TreeMixin:
             leaf = self._leaf_positions(z)
             passed = ways[leaf]
             chosen = self._tree_probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
-            scaled, components = self._scaled(tensors)
+            scaled, components, standardised = self._scaled(tensors)
             own = self._own_unplaced(tensors, scaled, components)  # type: ignore[attr-defined]
             flat, time = self.module.map_head(z), self.module.told_time(z)  # type: ignore[attr-defined]
-            return z, flat, components, leaf, chosen, own, time
+            return z, flat, components, standardised, leaf, chosen, own, time
 
         batches = self._batches(adata, indices, batch_size, dataloader)
-        latent, flat, components, leaf, on_path, own, time = self._over(batches, whereabouts)
+        latent, flat, components, standardised, leaf, on_path, own, time = self._over(batches, whereabouts)
         unplaced_p = self._unplaced_p(own, components)  # type: ignore[attr-defined]
         told = None if self.module.time_head is None else time  # type: ignore[attr-defined]
-        return Placement(latent, flat, components, leaf, on_path, unplaced_p, told)
+        return Placement(latent, flat, components, standardised, leaf, on_path, unplaced_p, told)
 
     # ---------------------------------------------------------------- what a model with another kind of tree answers
 

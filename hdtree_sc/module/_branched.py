@@ -151,7 +151,7 @@ class BranchedModule(CellModule):
     def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
         if self.encoder_kind in ("none", "scvi"):
             library, x = self._library(tensors), tensors[REGISTRY_KEYS.X_KEY]
-            x = self.scaler(x, library) if self.encoder_kind == "none" else x
+            x = self.scaler.standardised(x, library) if self.encoder_kind == "none" else x
             return {"x": x, "covariates": self.covariates(tensors), "library": library}
         x, covariates, library = self._encoder_input(tensors)
         return {"x": x, "covariates": covariates, "library": library}
@@ -197,8 +197,8 @@ class BranchedModule(CellModule):
             return cast("ScviNetworks", self.encoder).decode(z, covariates, library, offset)
         if self.encoder_kind != "none":
             return super()._decoded(z, covariates, library, node=node, offset=offset)
-        values = z * self.scaler.std + self.scaler.mean
-        return {"mu": values, "scale": (SPREAD * self.scaler.std).expand_as(values)}
+        values = z * self.scaler.feature_std + self.scaler.mean
+        return {"mu": values, "scale": (SPREAD * self.scaler.feature_std).expand_as(values)}
 
     def loss(
         self,

@@ -78,7 +78,6 @@ class CellModule(BaseModuleClass):
             n_input,
             max(self.n_pcs, self.n_input_pcs),
             is_count=self.is_count,
-            common_unit=gene_likelihood == "bernoulli",
         )
         self.time_head: nn.Module | None = None
         # whether latents are known up to a normal error, which inference tells as "scatter"
@@ -142,7 +141,7 @@ class CellModule(BaseModuleClass):
         return self.scaler(x, library) @ self.scaler.components[:, : self.n_input_pcs] / self.scaler.scale
 
     def _unread(self, read: torch.Tensor) -> torch.Tensor:
-        """Standardised expression (n, n_input) of what the encoder reads, as far as that tells it."""
+        """Expression in the common unit (n, n_input) of what the encoder reads, as far as that tells it."""
         return read * self.scaler.scale @ self.scaler.components[:, : self.n_input_pcs].T
 
     def latent_of(self, read: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:

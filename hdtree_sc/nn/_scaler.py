@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 TARGET_SUM = 1e4
 """Counts per cell after size normalisation, scanpy's usual value."""
 CLIP = 10.0
-"""Largest absolute standardised value, as in :func:`scanpy.pp.scale`."""
+"""Largest absolute scaled value, as in :func:`scanpy.pp.scale`."""
 
 
 class ExpressionScaler(nn.Module):
-    """Size-normalise and log counts, then standardise each feature; principal components of the result.
+    """Size-normalise and log counts, then centre all features and divide them by one number; principal components.
+
+    In one unit for all, a feature weighs as much as it varies: what is hardly ever on is mostly noise, and a cell's
+    neighbours are then the right ones. How far cells have come is told better by standardised features, of which each
+    weighs the same, so that the principal components of those are kept too.
 
     Parameters
     ----------
@@ -22,26 +28,27 @@ class ExpressionScaler(nn.Module):
         Number of principal components kept.
     is_count
         Whether values are counts (size-normalised and logged first).
-    common_unit
-        Whether all features share one unit that means something (pixels, frequencies): they are divided by one number
-        then, as a feature that is hardly ever on would else weigh as much as any other.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
     components: torch.Tensor
     scale: torch.Tensor
+    feature_std: torch.Tensor
+    standard_components: torch.Tensor
     fitted: torch.Tensor
 
-    def __init__(self, n_features: int, n_components: int, *, is_count: bool, common_unit: bool = False) -> None:
+    def __init__(self, n_features: int, n_components: int, *, is_count: bool) -> None:
         super().__init__()
         self.is_count = is_count
-        self.common_unit = common_unit
         self.register_buffer("mean", torch.zeros(n_features))
+        # the same for all features
         self.register_buffer("std", torch.ones(n_features))
         self.register_buffer("components", torch.zeros(n_features, n_components))
         # root mean square of the components over the training cells
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("feature_std", torch.ones(n_features))
+        self.register_buffer("standard_components", torch.zeros(n_features, n_components))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     def transform(self, x: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
@@ -49,36 +56,49 @@ class ExpressionScaler(nn.Module):
         return torch.log1p(x * (TARGET_SUM / library.clamp_min(1e-6))) if self.is_count else x
 
     def forward(self, x: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
-        """Standardised values (n, n_features), clipped to plus or minus 10."""
+        """Values in the common unit (n, n_features), clipped to plus or minus 10."""
         return ((self.transform(x, library) - self.mean) / self.std).clamp(-CLIP, CLIP)
 
-    def principal_components(self, x: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
-        """Scores (n, n_components) of the standardised values."""
-        return self.forward(x, library) @ self.components
+    def standardised(self, x: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
+        """Values in units of each feature's standard deviation (n, n_features), clipped to plus or minus 10."""
+        return self.restandardised(self.forward(x, library))
+
+    def restandardised(self, scaled: torch.Tensor) -> torch.Tensor:
+        """Values (n, n_features) in the common unit, in units of each feature's standard deviation; clipped."""
+        return (scaled * (self.std / self.feature_std)).clamp(-CLIP, CLIP)
 
     @torch.no_grad()
     def fit_moments(self, x: torch.Tensor, library: torch.Tensor) -> None:
-        """Learn mean and standard deviation of each feature from training cells."""
+        """Learn mean and standard deviation of each feature, and the common unit, from training cells."""
         values = self.transform(x, library)
         self.mean.copy_(values.mean(0))
         std = values.std(0, correction=0)
-        if self.common_unit:
-            std = std.square().mean().sqrt().expand_as(std)
         # a feature that hardly varies must not be blown up
-        self.std.copy_(std + 1e-3)
+        self.feature_std.copy_(std + 1e-3)
+        self.std.copy_((std.square().mean().sqrt() + 1e-3).expand_as(std))
         self.fitted.fill_(1)
 
     @torch.no_grad()
-    def set_components(self, values: torch.Tensor, axes: torch.Tensor) -> None:
+    def set_components(self, values: torch.Tensor, axes: torch.Tensor, standard_axes: torch.Tensor) -> None:
         """Keep principal axes, of which there may be fewer than columns (the rest stays zero).
 
         Parameters
         ----------
         values
-            Standardised values of training cells, (n, n_features).
+            Values of training cells in the common unit, (n, n_features).
         axes
-            Principal axes, (n_axes, n_features).
+            Their principal axes, (n_axes, n_features).
+        standard_axes
+            Principal axes of the standardised values, (n_axes, n_features).
         """
-        self.components.zero_()
-        self.components[:, : axes.shape[0]] = axes.T
+        for held, new in ((self.components, axes), (self.standard_components, standard_axes)):
+            held.zero_()
+            held[:, : new.shape[0]] = new.T
         self.scale.copy_((values @ axes.T).square().mean().sqrt().clamp_min(1e-6))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # models up to version 0.1 knew one kind of components, of values as their std says
+        for new, old in (("feature_std", "std"), ("standard_components", "components")):
+            if prefix + old in state_dict:
+                state_dict.setdefault(prefix + new, state_dict[prefix + old])
+        super()._load_from_state_dict(state_dict, prefix, *args)

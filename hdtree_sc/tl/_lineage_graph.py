@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+RUN = "hdtree_sc.tl.tree(adata, model)"
 MIN_LINKS = 1 / 3
 """Leaves are neighbours from ``MIN_LINKS * k * sqrt(cells / k)`` links on, with the cells of the smaller one.
 
@@ -99,25 +100,24 @@ def lineage_graph(
         If ``n_neighbors`` is not positive, ``min_connectivity`` no share, or some cells are on no node.
     """
     keys = Keys(key)
-    run = "hdtree_sc.tl.tree(adata, model)"
-    require_uns(adata, key, run)
-    latent = np.asarray(require_obsm(adata, keys.latent, run))
+    require_uns(adata, key, RUN)
+    latent = np.asarray(require_obsm(adata, keys.latent, RUN))
     if n_neighbors < 1:
         msg = f"n_neighbors: {n_neighbors} given, at least 1 wanted."
         raise ValueError(msg)
     if not 0 <= min_connectivity <= 1:
         msg = f"min_connectivity: {min_connectivity} given, a share between 0 and 1 wanted."
         raise ValueError(msg)
-    # a tree from elsewhere may come without expression components
-    expression = np.asarray(adata.obsm[keys.pca]) if keys.pca in adata.obsm else latent
+    plain, expression = expression_of(adata, keys)
     shape = Tree.from_adata(adata, key=key)
 
     position = node_of_cells(adata, shape, key=key)
-    neighbors, _ = nearest_neighbors(expression, n_neighbors, seed=seed)
+    neighbors, _ = nearest_neighbors(plain, n_neighbors, seed=seed)
     points, near = expression, neighbors
     if keys.time in adata.obs:
-        points = with_time(expression, adata.obs[keys.time].to_numpy(float))
-        near, _ = nearest_neighbors(points, n_neighbors, seed=seed)
+        time = adata.obs[keys.time].to_numpy(float)
+        points = with_time(expression, time)
+        near, _ = nearest_neighbors(with_time(plain, time), n_neighbors, seed=seed)
     latent_near, latent_apart = nearest_neighbors(latent, near.shape[1], seed=seed)
     joined = _joined(near, latent_near)
     if min_connectivity > 0:
@@ -137,6 +137,20 @@ def lineage_graph(
         "params": {"n_neighbors": n_neighbors, "method": "hdtree_sc", "metric": "euclidean", "use_rep": keys.pca},
     }
     return out if copy else None
+
+
+def expression_of(adata: AnnData, keys: Keys) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Components of expression, (n, p) each: those that tell who is near, and those that tell how far.
+
+    Parameters
+    ----------
+    adata
+        Cells on a tree, which may come from elsewhere without components: both are the latent then.
+    keys
+        Names of its fields.
+    """
+    standardised = np.asarray(require_obsm(adata, keys.pca if keys.pca in adata.obsm else keys.latent, RUN))
+    return np.asarray(adata.obsm.get(keys.plain_pca, standardised)), standardised
 
 
 def with_time(expression: NDArray[np.floating], time: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -48,7 +48,9 @@ def tree(
     ``adata.obsm["X_<key>_2d"]`` : float32 (n_cells, 2)
         Map of the model for plots.
     ``adata.obsm["X_<key>_pca"]`` : float32 (n_cells, n_pcs)
-        Expression principal components in which the model found neighbours.
+        Principal components of standardised expression, which tell how far cells are apart.
+    ``adata.obsm["X_<key>_pca_plain"]`` : float32 (n_cells, n_pcs)
+        Principal components of expression in one unit for all features, in which the model found neighbours.
     ``adata.obsm["<key>_codes"]`` : int32 (n_cells, depth)
         Child number at each level, -1 below the cell's leaf.
     ``adata.obsm["<key>_path_probs"]`` : float32 (n_cells, depth)
@@ -94,7 +96,8 @@ def tree(
     out = adata.copy() if copy else adata
     out.obsm[keys.latent] = placed.latent
     out.obsm[keys.map_2d] = placed.map_2d
-    out.obsm[keys.pca] = placed.expression_pca
+    out.obsm[keys.pca] = placed.standardised_pca
+    out.obsm[keys.plain_pca] = placed.expression_pca
     out.obsm[keys.codes] = codes[placed.leaf]
     out.obsm[keys.path_probs] = placed.path_probabilities
     names = np.array(shape.nodes, dtype=object)

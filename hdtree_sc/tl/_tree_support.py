@@ -9,7 +9,7 @@ import numpy as np
 from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tl._lineage_graph import are_near, stored_neighbors
+from hdtree_sc.tl._lineage_graph import are_near, expression_of, stored_neighbors
 from hdtree_sc.tl._tree_replicate import (
     BUILDERS,
     Procedure,
@@ -121,7 +121,7 @@ def tree_support(
         raise ValueError(msg)
     shape = Tree.from_adata(adata, key=key)
     procedure = _procedure(stored.get("params", {}), model, builder, adata.n_obs)
-    expression = np.asarray(adata.obsm[keys.pca]) if keys.pca in adata.obsm else None
+    expression = expression_of(adata, keys)[0] if keys.pca in adata.obsm else None
     mine = Replicate(shape, node_of_cells(adata, shape, key=key))
     graph: pd.DataFrame | None = stored.get("graph")
     edges = None

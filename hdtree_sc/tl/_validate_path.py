@@ -191,7 +191,7 @@ def validate_path(
 
     def placed(new: AnnData) -> Points:
         where = model.place(new)
-        return np.asarray(where.latent if basis == "latent" else where.expression_pca, dtype=np.float64)
+        return np.asarray(where.latent if basis == "latent" else where.standardised_pca, dtype=np.float64)
 
     rng = np.random.default_rng(seed)
     made = [
