@@ -110,6 +110,21 @@ class Keys:
         return f"{self.key}_pseudotime_sd"
 
     @property
+    def milestone(self) -> str:
+        """``obs``: milestone of the cell on the lineage."""
+        return f"{self.key}_milestone"
+
+    @property
+    def branch(self) -> str:
+        """``obs``: branch of the lineage that the cell is on."""
+        return f"{self.key}_branch"
+
+    @property
+    def edge_position(self) -> str:
+        """``obs``: share of the cell's edge of the lineage that lies before it."""
+        return f"{self.key}_edge_position"
+
+    @property
     def part(self) -> str:
         """``obs``: part of the cell graph that only bridges join to others."""
         return f"{self.key}_part"

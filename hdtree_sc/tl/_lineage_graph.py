@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spannin
 from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tl._stray_links import natural_groups, without_stray_links
+from hdtree_sc.graph._stray_links import natural_groups, without_stray_links
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._agglomerate import group_means, link_counts
 from hdtree_sc.tree._cells import node_of_cells
@@ -62,11 +62,11 @@ def lineage_graph(
     n_neighbors
         Neighbours of each cell in each of the two spaces.
     min_connectivity
-        Links between two groups of cells are left out where they are fewer than this share of those expected of groups
-        of their size, as edges are in PAGA (Wolf et al., Genome Biology 2019): one stray link makes a short cut for a
-        whole branch. Groups are nodes of the tree, those of :func:`hdtree_sc.tl.cut_tree`. The strongest tree over the
-        groups stays in any case, and so does what would fall apart. Lower it where lineages meet again or run in a
-        circle; 0 leaves nothing out.
+        Links between two groups of cells have no strength where they are fewer than this share of those expected of
+        groups of their size, as edges are left out in PAGA (Wolf et al., Genome Biology 2019): walks then do not leave
+        a branch over one stray link. Groups are nodes of the tree, those of :func:`hdtree_sc.tl.cut_tree`. The
+        strongest tree over the groups stays in any case, and so does what would fall apart. Lower it where lineages
+        meet again or run in a circle; 0 leaves nothing out.
     seed
         Seed of the approximate neighbour search, used above 80,000 cells.
     copy
@@ -88,7 +88,7 @@ def lineage_graph(
     ``adata.uns["<key>"]["bridges"]`` : DataFrame
         The bridges of the cell graph: ``source`` and ``target``, names of cells. Without them the graph falls apart.
     ``adata.obsp["<key>_distances"]``, ``adata.obsp["<key>_connectivities"]`` : float32 CSR
-        Cell graph, symmetric and connected.
+        Lengths of all links and strengths of those that are trusted, symmetric and connected both.
     ``adata.uns["<key>_neighbors"]`` : dict
         scanpy's description of it: ``neighbors_key="<key>_neighbors"`` works in scanpy.
 
@@ -119,10 +119,10 @@ def lineage_graph(
         points = with_time(expression, time)
         near, _ = nearest_neighbors(with_time(plain, time), n_neighbors, seed=seed)
     latent_near, latent_apart = nearest_neighbors(latent, near.shape[1], seed=seed)
-    joined = _joined(near, latent_near)
+    joined = trusted = _joined(near, latent_near)
     if min_connectivity > 0:
-        joined = without_stray_links(joined, natural_groups(shape, position, latent_near), min_connectivity)
-    distances, connectivities, bridges = cell_graph(points, latent, joined, latent_apart[:, -1])
+        trusted = without_stray_links(joined, natural_groups(shape, position, latent_near), min_connectivity)
+    distances, connectivities, bridges = cell_graph(points, latent, joined, latent_apart[:, -1], trusted=trusted)
     edges = node_graph(shape, position, expression, neighbors)
 
     out = adata.copy() if copy else adata
@@ -187,6 +187,8 @@ def cell_graph(
     latent: NDArray[np.floating],
     joined: sparse.csr_matrix,
     width: NDArray[np.floating],
+    *,
+    trusted: sparse.csr_matrix | None = None,
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, NDArray[np.int64]]:
     """Lengths and strengths of the edges between cells.
 
@@ -200,24 +202,28 @@ def cell_graph(
         Which cells are joined, symmetric (n, n).
     width
         How far each cell's neighbours reach in the latent, (n,).
+    trusted
+        Those of them that have a strength, symmetric (n, n); all by default.
 
     Returns
     -------
     Distances in expression and connectivities in (0, 1], a Gaussian of the latent distance as wide as ``width``. Both
-    symmetric, with the same edges, connected. Then the bridges that made them so, rows of two cells, (b, 2).
+    symmetric and connected. Then the bridges that made them so, rows of two cells, (b, 2).
     """
     n = len(expression)
-    bridges = _bridges(joined, expression)
+    trusted = joined if trusted is None else trusted
+    bridges = _bridges(trusted, expression)
     one_way = sparse.coo_matrix((np.ones(len(bridges), bool), tuple(bridges.T)), shape=(n, n)).tocsr()
-    edges = (joined + one_way + one_way.T).tocoo()
+    bridging = one_way + one_way.T
+    edges, strong = (joined + bridging).tocoo(), (trusted + bridging).tocoo()
     length = _edge_lengths(expression, edges.row, edges.col)
     width = np.maximum(width, 1e-12)
-    squared = np.square(_edge_lengths(latent, edges.row, edges.col)) / (width[edges.row] * width[edges.col])
+    squared = np.square(_edge_lengths(latent, strong.row, strong.col)) / (width[strong.row] * width[strong.col])
     strength = np.maximum(np.exp(-squared), 1e-6)
     shape = (n, n)
     # identical cells are a hair apart: a stored zero would read as no edge
     distances = sparse.csr_matrix((np.maximum(length, 1e-6).astype(np.float32), (edges.row, edges.col)), shape=shape)
-    connectivities = sparse.csr_matrix((strength.astype(np.float32), (edges.row, edges.col)), shape=shape)
+    connectivities = sparse.csr_matrix((strength.astype(np.float32), (strong.row, strong.col)), shape=shape)
     return distances, connectivities, bridges
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from hdtree_sc._errors import require_obsm, require_uns
+from hdtree_sc._errors import listing, require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.tl._order import order_from
+from hdtree_sc.graph._order import consensus_order, finished, order_from, within
+from hdtree_sc.tl._lineage_graph import expression_of
 from hdtree_sc.tl._parts import bridges_of, parts_of, starts_of, without_bridges
 from hdtree_sc.tl._pseudotime_bootstrap import Interval, bootstrap
 from hdtree_sc.tl._root import medoid, start_cells
@@ -19,8 +20,16 @@ from hdtree_sc.tree._cells import node_of_cells
 from hdtree_sc.tree._sums import subtree_sums
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from numpy.typing import NDArray
+
+Method = Literal["consensus", "geodesic", "distance"]
+RESOLUTIONS = (8, 12, 16, 24, 32)
+"""Numbers of groups of the consensus, as far as the tree has so many leaves and groups have cells enough."""
+CELLS_PER_GROUP = 25
+"""Groups of fewer cells have too few links to count."""
 
 
 def pseudotime(
@@ -33,12 +42,15 @@ def pseudotime(
     n_boot: int = 0,
     seed: int = 0,
     disconnected: Literal["bridge", "separate"] = "bridge",
+    method: Method = "consensus",
     copy: bool = False,
 ) -> AnnData | None:
     """Order cells by their way from a root.
 
-    The shortest way over the cell graph of :func:`lineage_graph`, as long as expression says, then averaged over
-    neighbours in the latent: expression carries the order between types, the latent that within one.
+    Ways run over the cell graph of :func:`lineage_graph`, are as long as expression says, and are averaged over
+    neighbours in the latent: expression carries the order between types, the latent that within one. A shortest way
+    trusts the weakest link, so that by default the order is the median over many graphs: between groups of cells that
+    are hardly linked links go, at several resolutions of the tree, and of all others a random half stays.
 
     Parameters
     ----------
@@ -57,12 +69,15 @@ def pseudotime(
         Replicates of the order, on resampled cells and edges of the graph and from a resampled root, nothing being
         trained again; 0 for none. 50 are enough for an interval.
     seed
-        Seed of the replicates.
+        Seed of the replicates, and of the graphs of the consensus.
     disconnected
         What to do with data that fall into parts: groups of leaves between which there are only bridges, or too few
         stray links for any two leaves to be neighbours. ``"bridge"``: one order over these; a warning says so.
         ``"separate"``: each part has an order of its own from 0 to 1, the root's part from the root, the others from
         the cell at which the way from the root enters them.
+    method
+        ``"consensus"``: the median described above. ``"geodesic"``: the one shortest way over the links that
+        :func:`lineage_graph` trusts. ``"distance"``: the straight distance in expression.
     copy
         Whether to annotate and return a copy.
 
@@ -85,7 +100,7 @@ def pseudotime(
         Mean over the cells of each node, missing for nodes without cells. ``n_cells`` is counted again beside it.
     ``adata.uns["<key>"]["pseudotime"]`` : dict
         ``root_cell`` and ``root_node`` (its leaf), ``n_parts``, ``disconnected``, ``starts`` (cell that each order
-        starts from) and ``n_boot``.
+        starts from), ``method`` and ``n_boot``.
 
     Raises
     ------
@@ -93,11 +108,12 @@ def pseudotime(
         If the graph is missing.
     ValueError
         If the root does not exist, is not given, or is the name of both a cell and a node, if cells are on no node, if
-        ``n_boot`` is 1 or negative, or ``disconnected`` is unknown.
+        ``n_boot`` is 1 or negative, or ``disconnected`` or ``method`` are unknown.
 
     Notes
     -----
-    Time and memory grow with the edges of the cell graph times ``n_boot``.
+    Time grows with the edges of the cell graph, of which the consensus has about forty to go over and each replicate
+    of ``n_boot`` one. Replicates run over the links that :func:`lineage_graph` trusts, whatever the method.
 
     A bootstrap sees the scatter of an estimate and not its bias: pseudotime measures change of expression, which need
     not be in proportion to time, and no resampling of cells can tell. On simulated trees the 95 % interval of a cell's
@@ -113,12 +129,16 @@ def pseudotime(
     if disconnected not in ("bridge", "separate"):
         msg = f"disconnected: {disconnected!r} is unknown; choose 'bridge' or 'separate'."
         raise ValueError(msg)
+    if method not in get_args(Method):
+        msg = f"method: {method!r} is unknown; choose one of {listing(get_args(Method))}."
+        raise ValueError(msg)
     shape = Tree.from_adata(adata, key=key)
     leaf = node_of_cells(adata, shape, key=key)
     latent = np.asarray(require_obsm(adata, keys.latent, "hdtree_sc.tl.tree(adata, model)"))
-    group = _root_cells(adata, shape, leaf, root, root_key, root_value)
+    group = root_cells(adata, shape, leaf, root, root_key, root_value)
     start = medoid(latent, group)
-    distances, connectivities = adata.obsp[keys.distances].tocsr(), adata.obsp[keys.connectivities].tocsr()
+    links, connectivities = adata.obsp[keys.distances].tocsr(), adata.obsp[keys.connectivities].tocsr()
+    distances = within(links, connectivities)
     bridges = bridges_of(adata, distances, shape, leaf, key=key)
     part = parts_of(distances, bridges, start)
     n_parts = int(part.max()) + 1
@@ -133,9 +153,19 @@ def pseudotime(
         starts, of_order = np.array([start]), np.zeros_like(part)
     else:
         starts, of_order = starts_of(adata, distances, part, start, key=key), part
-        distances, connectivities = without_bridges(distances, bridges), without_bridges(connectivities, bridges)
+        links, distances, connectivities = (
+            without_bridges(graph, bridges) for graph in (links, distances, connectivities)
+        )
         bridges = bridges[:0]
-    time = order_from(distances, connectivities, starts, of_order)
+    if method == "consensus":
+        time = consensus_order(links, connectivities, resolutions(shape, leaf), starts, of_order, seed=seed)
+    elif method == "geodesic":
+        time = order_from(distances, connectivities, starts, of_order)
+    else:
+        expression = expression_of(adata, keys)[1]
+        time = finished(
+            np.linalg.norm(expression - expression[starts][of_order], axis=1), connectivities, starts, of_order
+        )
     interval = None
     if n_boot:
         interval = bootstrap(
@@ -157,13 +187,35 @@ def pseudotime(
         "root_node": str(shape.nodes[leaf[start]]),
         "n_parts": n_parts,
         "disconnected": disconnected,
+        "method": method,
         "starts": adata.obs_names[starts].to_numpy(dtype=object),
         "n_boot": int(n_boot),
     }
     return out if copy else None
 
 
-def _root_cells(
+def resolutions(shape: Tree, leaf: NDArray[np.int64], n_groups: Sequence[int] = RESOLUTIONS) -> list[NDArray[np.int64]]:
+    """Group of each cell, (n,), in the tree cut to some numbers of leaves; the whole tree where it has fewer.
+
+    Numbers that leave fewer than 25 cells to a group are left out, but for the lowest.
+
+    Parameters
+    ----------
+    shape
+        The tree.
+    leaf
+        Position of each cell's leaf in it, (n,).
+    n_groups
+        Numbers of groups.
+    """
+    held, code = np.unique(leaf, return_inverse=True)
+    names = np.array(shape.nodes, dtype=object)[held]
+    most = max(min(n_groups), len(leaf) // CELLS_PER_GROUP)
+    cuts = [shape.cut(n_leaves=n) for n in sorted({min(n, len(shape.leaves), most) for n in n_groups})]
+    return [np.unique(cut.index(cut.project(names, within=shape)), return_inverse=True)[1][code] for cut in cuts]
+
+
+def root_cells(
     adata: AnnData, shape: Tree, leaf: NDArray[np.int64], root: str | None, root_key: str | None, root_value: object
 ) -> NDArray[np.int64]:
     """Rows of the cells whose medoid is the root."""

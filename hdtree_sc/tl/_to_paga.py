@@ -10,8 +10,8 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from hdtree_sc._errors import require_uns
 from hdtree_sc._keys import Keys
+from hdtree_sc.graph._stray_links import over_expected
 from hdtree_sc.tl._groups import NodeGroups, node_groups
-from hdtree_sc.tl._stray_links import over_expected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def to_paga(adata: AnnData, key: str = "hdtree", *, groupby: str | None = None, 
     require_uns(adata, keys.neighbors, f"hdtree_sc.tl.lineage_graph(adata, key={key!r})")
     colors = groups.colors(adata)
     joined = _joined(groups, adata.uns[key]["graph"])
-    connectivities = _connectivities(groups, adata.obsp[keys.distances], joined)
+    connectivities = _connectivities(groups, adata.obsp[keys.connectivities], joined)
 
     out = adata.copy() if copy else adata
     groups.write(out, colors)
@@ -92,13 +92,13 @@ def _joined(groups: NodeGroups, graph: pd.DataFrame) -> NDArray[np.int64]:
     return np.unique(np.concatenate([ends, ends[:, ::-1]]), axis=0)
 
 
-def _connectivities(groups: NodeGroups, distances: sparse.csr_matrix, joined: NDArray[np.int64]) -> sparse.csr_matrix:
+def _connectivities(groups: NodeGroups, linked: sparse.csr_matrix, joined: NDArray[np.int64]) -> sparse.csr_matrix:
     """Observed over expected links of joined groups, as ``scanpy.tl.paga`` counts them on a symmetric graph."""
     code, sizes = groups.values.codes, groups.sizes
     m = len(sizes)
     held = np.flatnonzero(code >= 0)
     member = sparse.csr_matrix((np.ones(len(held)), (held, code[held])), shape=(len(code), m))
-    links = sparse.csr_matrix(distances)
+    links = sparse.csr_matrix(linked)
     links = (member.T @ (links.astype(bool).astype(float) @ member)).toarray()
     a, b = joined.T if len(joined) else np.empty((2, 0), dtype=np.int64)
     ratio = np.nan_to_num(over_expected(links, sizes)[a, b], nan=1.0)

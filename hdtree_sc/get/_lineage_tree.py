@@ -1,0 +1,139 @@
+"""The lineage as a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from hdtree_sc._errors import listing, require_obs, require_uns
+from hdtree_sc._keys import Keys
+from hdtree_sc.tree import Tree
+from hdtree_sc.tree._sums import subtree_sums
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+RUN = "hdtree_sc.tl.lineage_tree(adata, root=...)"
+
+
+def lineage_tree(adata: AnnData, groupby: str | None = None, key: str = "hdtree") -> Tree:
+    """The lineage that :func:`hdtree_sc.tl.lineage_tree` found: a tree whose inner nodes hold cells.
+
+    Parameters
+    ----------
+    adata
+        Annotated data, also if read back from a file.
+    groupby
+        ``obs`` column of groups: the tree of these then, each at its place on the lineage. A group stands at the
+        deepest milestone that has most of its cells at or below it; where groups part at a milestone at which none
+        stands, the milestone is a node of its own.
+    key
+        Key of the tree.
+
+    Returns
+    -------
+    Tree with ``lengths`` in pseudotime, ``support`` if it was asked for, and ``n_cells`` of each subtree, those of a
+    node itself included. A copy: the data are not changed.
+
+    Raises
+    ------
+    KeyError
+        If there is no lineage, or no such column.
+    ValueError
+        If no cell has a group.
+    """
+    stones = milestones(adata, key)
+    if groupby is not None:
+        return _of_groups(adata, stones, groupby, key)
+    held = require_obs(adata, Keys(key).milestone, RUN).value_counts()
+    shape = _shape(stones)
+    row = stones.loc[list(shape.nodes)]
+    own = held.reindex(row.index, fill_value=0).to_numpy()
+    return Tree(
+        shape.nodes, shape.parents, lengths=_lengths(shape, row["pseudotime"].to_numpy()),
+        n_cells=subtree_sums(shape, own), support=row["support"].to_numpy(dtype=float),
+    )  # fmt: skip
+
+
+def milestones(adata: AnnData, key: str) -> pd.DataFrame:
+    """Table of the milestones of a lineage.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    key
+        Key of the tree.
+
+    Raises
+    ------
+    KeyError
+        If there is no lineage; the message says what to run.
+    """
+    stored = require_uns(adata, key, f"hdtree_sc.tl.tree(adata, model) and {RUN}")
+    if "lineage" not in stored:
+        msg = f"adata.uns[{key!r}] has no 'lineage': run {RUN} first."
+        raise KeyError(msg)
+    table: pd.DataFrame = stored["lineage"]["milestones"]
+    return table.set_axis([str(name) for name in table.index])
+
+
+def _shape(stones: pd.DataFrame) -> Tree:
+    position = {name: i for i, name in enumerate(stones.index)}
+    return Tree(list(stones.index), [position.get(str(name), -1) for name in stones["parent"]])
+
+
+def _lengths(shape: Tree, time: np.ndarray) -> np.ndarray:
+    above = np.where(shape.parents < 0, 0, shape.parents)
+    out = np.maximum(time - time[above], 0.0)
+    out[0] = np.nan
+    return out
+
+
+def _of_groups(adata: AnnData, stones: pd.DataFrame, groupby: str, key: str) -> Tree:
+    if groupby not in adata.obs:
+        msg = f"groupby: adata.obs has no column {groupby!r}. It has: {listing(adata.obs.columns)}."
+        raise KeyError(msg)
+    keys = Keys(key)
+    table = pd.crosstab(require_obs(adata, keys.milestone, RUN).astype(str), adata.obs[groupby])
+    table = table.loc[:, table.sum() > 0]
+    if table.shape[1] == 0:
+        msg = f"groupby: no cell has a value in adata.obs[{groupby!r}]."
+        raise ValueError(msg)
+    shape = _shape(stones)
+    counts = table.reindex(list(shape.nodes), fill_value=0).to_numpy()
+    below = subtree_sums(shape, counts)
+    time = adata.obs[keys.pseudotime].groupby(adata.obs[groupby], observed=True).median()
+    most = 2 * below >= counts.sum(0)
+    place = np.array([np.flatnonzero(most[:, i])[shape.levels[most[:, i]].argmax()] for i in range(counts.shape[1])])
+    names = [str(name) for name in table.columns]
+    standing = [np.flatnonzero(place == node) for node in range(len(shape))]
+    # nodes of the new tree: name, parent, time, cells
+    rows: list[tuple[str, int, float, int]] = []
+    above = np.full(len(shape), -1)
+    has = np.array([len(groups) > 0 for groups in standing])
+    children = [np.flatnonzero(shape.parents == node) for node in range(len(shape))]
+    leads = subtree_sums(shape, has.astype(int)) > 0
+    stone_time = stones["pseudotime"].loc[list(shape.nodes)].to_numpy()
+    for node in range(len(shape)):  # parents come first
+        up = int(above[shape.parents[node]]) if node else -1
+        groups = standing[node]
+        onward = sum(bool(leads[child]) for child in children[node])
+        if len(groups) == 1:
+            rows.append((names[groups[0]], up, float(time.iloc[groups[0]]), int(counts[:, groups[0]].sum())))
+            above[node] = len(rows) - 1
+        elif len(groups) > 1 or onward > 1:
+            name = str(shape.nodes[node])
+            rows.append((name if name not in names else f"milestone {name}", up, float(stone_time[node]), 0))
+            above[node] = len(rows) - 1
+            for one in groups:
+                rows.append((names[one], int(above[node]), float(time.iloc[one]), int(counts[:, one].sum())))
+        else:
+            above[node] = up
+    tree = Tree([row[0] for row in rows], [row[1] for row in rows])
+    at = {row[0]: row for row in rows}
+    told = np.array([at[name][2] for name in tree.nodes])
+    own = np.array([at[name][3] for name in tree.nodes])
+    return Tree(tree.nodes, tree.parents, lengths=_lengths(tree, told), n_cells=subtree_sums(tree, own))

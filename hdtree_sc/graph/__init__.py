@@ -1,0 +1,1 @@
+"""Numerics on graphs of cells and of groups of them, without AnnData."""

@@ -1,0 +1,158 @@
+"""How far each cell of a graph is from where it starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import dijkstra
+
+from hdtree_sc.graph._stray_links import without_stray_links
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+SMOOTHING_STEPS = 50
+MEMORY = 0.02
+"""Share of its own distance that a cell keeps at each smoothing step."""
+DRAWS = 8
+"""Replicates of the consensus for each grouping of the cells."""
+KEPT_EDGES = 0.5
+"""Share of the edges that a replicate keeps."""
+LEAST = 0.3
+"""Links between two groups go where they are fewer than this share of those expected."""
+
+
+def order_from(
+    distances: sparse.csr_matrix,
+    connectivities: sparse.csr_matrix,
+    starts: NDArray[np.integer],
+    part: NDArray[np.integer],
+) -> NDArray[np.float64]:
+    """Pseudotime in [0, 1] by the shortest way over a graph of cells, within each of its parts.
+
+    Parameters
+    ----------
+    distances
+        Edge lengths, (n, n).
+    connectivities
+        Edge strengths, (n, n).
+    starts
+        Row of the cell that each part starts from, (n_parts,).
+    part
+        Part of each cell, (n,).
+    """
+    return finished(dijkstra(distances, directed=False, indices=starts, min_only=True), connectivities, starts, part)
+
+
+def consensus_order(
+    distances: sparse.csr_matrix,
+    connectivities: sparse.csr_matrix,
+    groupings: Sequence[NDArray[np.integer]],
+    starts: NDArray[np.integer],
+    part: NDArray[np.integer],
+    *,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Pseudotime in [0, 1] that rests on many ways: the median over graphs from which links were taken.
+
+    A shortest way trusts the weakest link: a handful of cells between two branches make a short cut for all that lies
+    behind them. In each replicate links go between groups of cells that are hardly linked, at one of several
+    resolutions, since one grouping may cut what another keeps; and of all edges a random half stays, which a way that
+    many links support survives and one that few do does not.
+
+    Parameters
+    ----------
+    distances
+        Edge lengths, symmetric (n, n).
+    connectivities
+        Edge strengths, (n, n), over which ways are averaged in the end.
+    groupings
+        Group of each cell at each resolution, (n,) each.
+    starts
+        Row of the cell that each part starts from, (n_parts,).
+    part
+        Part of each cell, (n,).
+    seed
+        Seed of the edges that stay.
+    """
+    rng = np.random.default_rng(seed)
+    ways = []
+    for group in groupings:
+        edges = sparse.triu(_trusted(distances, group)).tocoo()
+        for _ in range(DRAWS):
+            kept = rng.random(edges.nnz) < KEPT_EDGES
+            graph = sparse.csr_matrix(
+                (edges.data[kept], (edges.row[kept], edges.col[kept])), shape=edges.shape, dtype=float
+            )
+            way = dijkstra(graph, directed=False, indices=starts, min_only=True)
+            reached = np.isfinite(way)
+            # fewer edges make all ways longer
+            ways.append(np.where(reached, way / max(float(np.median(way[reached])), 1e-12), np.nan))
+    told = np.array(ways)
+    never = np.isnan(told).all(0)
+    told[:, never] = np.inf
+    return finished(np.nanmedian(told, axis=0), connectivities, starts, part)
+
+
+def finished(
+    way: NDArray[np.float64],
+    connectivities: sparse.csr_matrix,
+    starts: NDArray[np.integer],
+    part: NDArray[np.integer],
+) -> NDArray[np.float64]:
+    """Pseudotime of the ways to cells: averaged over neighbours, from 0 at the start to 1 in each part.
+
+    Parameters
+    ----------
+    way
+        Way to each cell, (n,); infinite where there is none.
+    connectivities
+        Edge strengths, (n, n).
+    starts
+        Row of the cell that each part starts from, (n_parts,).
+    part
+        Part of each cell, (n,).
+    """
+    # what cannot be reached is as far as what is farthest
+    way = np.where(np.isfinite(way), way, way[np.isfinite(way)].max())
+    time = np.maximum(smoothed(way, connectivities), 0.0)
+    time = np.maximum(time - time[starts][part], 0.0)
+    longest = np.zeros(len(starts))
+    np.maximum.at(longest, part, time)
+    return time / np.maximum(longest, 1e-12)[part]
+
+
+def smoothed(way: NDArray[np.float64], strengths: sparse.csr_matrix) -> NDArray[np.float64]:
+    """Ways averaged over neighbours, again and again.
+
+    Parameters
+    ----------
+    way
+        Way to each cell, (n,).
+    strengths
+        Weight of each neighbour, (n, n); a cell without any keeps what it has.
+    """
+    total = np.asarray(strengths.sum(1)).ravel()
+    average = sparse.diags(1.0 / np.maximum(total, 1e-12)) @ strengths
+    alone = total <= 0
+    time = way
+    for _ in range(SMOOTHING_STEPS):
+        time = MEMORY * way + (1.0 - MEMORY) * 0.5 * (time + np.where(alone, time, average @ time))
+    return time
+
+
+def within(distances: sparse.csr_matrix, connectivities: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Edge lengths of those edges that have a strength."""
+    return sparse.csr_matrix(distances.multiply(connectivities != 0))
+
+
+def _trusted(distances: sparse.csr_matrix, group: NDArray[np.integer]) -> sparse.csr_matrix:
+    """Edge lengths without those between groups that are hardly linked."""
+    joined = sparse.csr_matrix(
+        (np.ones(distances.nnz, dtype=bool), distances.indices, distances.indptr), shape=distances.shape
+    )
+    return within(distances, without_stray_links(joined, group, LEAST))
