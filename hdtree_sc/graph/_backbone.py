@@ -141,7 +141,7 @@ def edge_support(grown: Backbone, neighbors: NDArray[np.integer], n_boot: int, s
     branch, same = grown.branch, np.zeros(m)
     for _ in range(n_boot):
         weight = np.repeat(rng.poisson(1.0, n), neighbors.shape[1])
-        links = np.bincount(pair, weights=weight, minlength=m * m).reshape(m, m)
+        links = np.bincount(pair, weights=weight, minlength=m * m).reshape(m, m).astype(float)
         parent = _parents(links + links.T, grown.time, grown.order)
         same += branch[parent] == branch[grown.parent]
     out = same / n_boot
@@ -171,7 +171,7 @@ def _rooted(group: NDArray[np.integer], links: NDArray[np.float64], middle: NDAr
     # the root's own milestone is the first, whatever lies behind it
     middle[first] = min(middle[first], middle.min())
     order = np.argsort(np.where(np.arange(len(middle)) == first, -np.inf, middle), kind="stable")
-    return Backbone(group, _parents(links, middle, order), middle, links)
+    return Backbone(group.astype(np.int64), _parents(links, middle, order), middle, links)
 
 
 def _parents(links: NDArray[np.float64], middle: NDArray[np.float64], order: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -114,8 +114,9 @@ def lineage_tree(
     stones = milestones(adata, key)
     described = str(adata.uns[key]["lineage"].get("params", {}).get("groupby", ""))
     asked = _panels.colors_asked(color, ax)
-    asked = [(described if described in adata.obs else keys.pseudotime) if one is None else one for one in asked]
-    columns = [_cells.cell_values(adata, one, layer=layer, use_raw=use_raw) for one in asked]
+    usual = described if described in adata.obs else keys.pseudotime
+    shown_by = [one or usual for one in asked]
+    columns = [_cells.cell_values(adata, one, layer=layer, use_raw=use_raw) for one in shown_by]
     if groupby is None and described in adata.obs:
         groupby = described
     names = None if groupby is None else _cells.categorical_values(adata, groupby)
@@ -123,8 +124,8 @@ def lineage_tree(
     palettes = _style.colors_of(adata, columns, palette)
     lineage = _Lineage.of(adata, stones, keys)
     height = float(np.clip(1.2 + 0.55 * lineage.n_ends, 2.6, 14.0))
-    panels = _panels.color_panels(ax, figsize, [(7.6, height)] * len(asked), title)
-    for shown, one, values, colors in zip(panels, asked, columns, palettes, strict=True):
+    panels = _panels.color_panels(ax, figsize, [(7.6, height)] * len(shown_by), title)
+    for shown, one, values, colors in zip(panels, shown_by, columns, palettes, strict=True):
         look = {"size": size, "alpha": 0.5 if alpha is None else alpha, "legend_fontsize": legend_fontsize}
         cells = CellMap(shown, lineage.cell_places(), "", **look)
         fontsize = cells.side.fontsize
@@ -141,12 +142,10 @@ def lineage_tree(
             _draw.pies(shown, where, shares, [*colors, _style.MISSING], diameters)
         else:
             scale = cells.numbers(values, cmap=cmap, vmin=vmin, vmax=vmax, drawn=drawn)
-            _draw.heat_discs(
-                shown, where, lineage.means(values)[kept], diameters, cmap=scale.get_cmap(), norm=scale.norm
-            )
-        _write_ends(
-            shown, lineage, names if names is not None else (values if values.is_categorical else None), fontsize
-        )
+            means = lineage.means(values)[kept]
+            _draw.heat_discs(shown, where, means, diameters, cmap=scale.get_cmap(), norm=scale.norm)
+        named_by = values if names is None and values.is_categorical else names
+        _write_ends(shown, lineage, named_by, fontsize)
         if show_support:
             _write_support(shown, lineage, fontsize)
         _frame(shown, lineage, fontsize)
@@ -176,12 +175,10 @@ class _Lineage:
         order = require_obs(adata, keys.pseudotime, RUN).to_numpy(dtype=float)
         time = stones["pseudotime"].to_numpy(dtype=float)
         own = stones["branch"].astype(str).to_numpy()
-        edge = milestone.copy()
         # a cell of a milestone at a fork may be on the first edge of a branch behind it
-        head = {own[i]: i for i in range(len(name) - 1, -1, -1)}
-        for i, (stone, on) in enumerate(zip(milestone, branch, strict=True)):
-            if stone >= 0 and own[stone] != on and on in head:
-                edge[i] = head[on]
+        head = pd.Series(branch).map({own[i]: i for i in range(len(name) - 1, -1, -1)}).fillna(-1).to_numpy(dtype=int)
+        elsewhere = (milestone >= 0) & (head >= 0) & (own[milestone] != branch)
+        edge = np.where(elsewhere, head, milestone)
         return cls(name, parent, time, _levels(parent), stones["support"].to_numpy(dtype=float), milestone, edge, order)
 
     @property
