@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from benchmarks._clusters import Clustered
 
 CODE = (
-    *(f"{folder}/*.py" for folder in ("data", "model", "module", "nn", "train", "tree")),
+    *(f"{folder}/*.py" for folder in ("data", "graph", "model", "module", "nn", "train", "tree")),
     *(f"tl/_{tool}.py" for tool in ("tree", "cut*", "lineage_graph", "pseudotime", "root")),
 )
 """Files of the package that decide what a trained model, its tree and its order are."""

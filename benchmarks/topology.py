@@ -15,6 +15,7 @@ import hdtree_sc as ht
 from benchmarks import _clusters, _hdtree, _orders, _run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -60,7 +61,9 @@ def truth(name: str, folder: Path, seed: int) -> ad.AnnData:
         adata.X = adata.X.astype(np.float32)
     edges = np.asarray(adata.uns["edges"]).astype(str).reshape(-1, 2)
     adata.obs["branch"] = adata.obs["branch"].astype(str)
-    adata.uns["tips"] = sorted(set(edges[:, 1]) - set(edges[:, 0]))
+    ends = set(edges[:, 1]) - set(edges[:, 0])
+    # a branch is called by the milestone it leads to, or by both of its ends
+    adata.uns["tips"] = sorted(name for name in set(adata.obs["branch"]) if name.split("->")[-1] in ends)
     return adata
 
 
@@ -183,7 +186,7 @@ def measured(adata: ad.AnnData, found: dict[str, Any]) -> dict[str, float]:
     out = {"rho": float(spearmanr(order, adata.obs["pt"]).statistic), "seconds": found["seconds"]}
     fates: pd.DataFrame | None = found.get("fates")
     calls = found.get("calls")
-    if fates is not None:
+    if fates is not None and calls is None:
         calls = [np.argsort(-(fates[end].to_numpy() * order))[:CALLED] for end in fates.columns]
     if calls is None:
         return out
@@ -193,6 +196,8 @@ def measured(adata: ad.AnnData, found: dict[str, Any]) -> dict[str, float]:
         "precision": float(np.mean([name in tips for name in named])) if named else 0.0,
         "calls": float(len(named)),
     }
+    if "branches" in found:
+        out["F1"] = f1_branches(branch, found["branches"])
     if fates is None:
         return out
     on_tip = np.isin(branch, list(tips))
@@ -219,24 +224,26 @@ def f1_branches(branch: NDArray[np.object_], group: NDArray[np.int64]) -> float:
 # -- report --------------------------------------------------------------------------------------------------------
 
 
-def report(rows: pd.DataFrame, out: Path) -> None:
+def report(
+    rows: pd.DataFrame, out: Path, *, stem: str = "topology", head: str = HEAD, methods: Iterable[str] = METHODS
+) -> None:
     """CSV, and a table for each set."""
-    rows.to_csv(out / "topology.csv", index=False)
+    rows.to_csv(out / f"{stem}.csv", index=False)
     told = _run.circumstances()
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-    text = [HEAD.format(called=CALLED), f"Measured {told['date']} on {told['machine']}; {versions}.\n"]
+    text = [head.format(called=CALLED), f"Measured {told['date']} on {told['machine']}; {versions}.\n"]
     for name in rows["set"].unique():
         part = rows[rows["set"] == name]
         shown = [measure for measure in MEASURES if measure in part]
         text += [f"## {name}\n", "| method | " + " | ".join(shown) + " | seeds |", "|---" * (len(shown) + 2) + "|"]
-        for method in METHODS:
+        for method in methods:
             mine = part[part["method"] == method]
             if len(mine) == 0:
                 continue
             cells = [spread(mine[measure].dropna(), 1 if measure in ("seconds", "calls") else 3) for measure in shown]
             text.append(f"| {method} | " + " | ".join(cells) + f" | {len(mine)} |")
         text.append("")
-    (out / "topology.md").write_text("\n".join(text), encoding="utf-8")
+    (out / f"{stem}.md").write_text("\n".join(text), encoding="utf-8")
 
 
 def spread(values: pd.Series, digits: int) -> str:
@@ -248,17 +255,35 @@ def spread(values: pd.Series, digits: int) -> str:
 
 def main() -> None:
     """Run all, and write the tables after each seed."""
-    parser = _run.parser(__doc__.splitlines()[0], SETS)
-    arguments = parser.parse_args()
+    run(__doc__, SETS, METHODS)
+
+
+def run(
+    about: str | None, sets: tuple[str, ...], methods: dict[str, Callable[..., dict[str, Any]]], **report_kwargs: Any
+) -> None:
+    """Measure some methods on some sets.
+
+    Parameters
+    ----------
+    about
+        Docstring of the benchmark.
+    sets
+        Names of the sets.
+    methods
+        Methods by name.
+    **report_kwargs
+        Keyword arguments of `report`.
+    """
+    arguments = _run.parser(str(about).splitlines()[0], sets).parse_args()
     _run.quiet()
     rows: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
         for name in arguments.sets:
             adata = truth(name, arguments.data, seed)
             points, root = points_of(adata), int(np.argmin(adata.obs["pt"].to_numpy()))
-            for method, run in METHODS.items():
+            for method, order in methods.items():
                 try:
-                    found = measured(adata, run(adata, points, root, seed))
+                    found = measured(adata, order(adata, points, root, seed))
                 except Exception as error:  # noqa: BLE001 - a peer that fails gets a row that says so
                     found = {"reason": f"{type(error).__name__}: {str(error)[:120]}"}
                 rows.append({"set": name, "seed": seed, "method": method, **found})
@@ -269,7 +294,7 @@ def main() -> None:
                     {k: v if isinstance(v, str) else round(v, 3) for k, v in found.items()},
                     flush=True,
                 )
-        report(pd.DataFrame(rows), arguments.out)
+        report(pd.DataFrame(rows), arguments.out, methods=methods, **report_kwargs)
 
 
 if __name__ == "__main__":

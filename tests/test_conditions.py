@@ -83,7 +83,7 @@ class TestExpression:
         below = adata.obs["hdtree_leaf"].isin(tree.subtree_leaves(node)).to_numpy()
         treated = (adata.obs["condition"] == "treated").to_numpy()
         counts = sparse.lil_matrix(adata.X)
-        counts[:, 2] = np.random.default_rng(0).poisson(np.where(below & treated, 6.0, 1.0))[:, None].astype(np.float32)
+        counts[:, 2] = np.random.default_rng(0).poisson(np.where(below & treated, 9.0, 1.0))[:, None].astype(np.float32)
         adata.X = counts.tocsr()
         ht.tl.compare_conditions(adata, "condition", "sample", expression=True, min_cells=5)
         genes = adata.uns["hdtree"]["conditions"]["expression"]

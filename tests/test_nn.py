@@ -63,7 +63,13 @@ def test_scaler_is_scanpy_normalize_log_scale(worm):
     x = torch.from_numpy(worm.X.toarray())
     scaler = ExpressionScaler(worm.n_vars, 5, is_count=True)
     scaler.fit_moments(x, x.sum(1, keepdim=True))
-    np.testing.assert_allclose(scaler(x, x.sum(1, keepdim=True)).numpy(), expected, rtol=1e-3, atol=2e-3)
+    library = x.sum(1, keepdim=True)
+    np.testing.assert_allclose(scaler.standardised(x, library).numpy(), expected, rtol=1e-3, atol=2e-3)
+    # what the encoder reads has one unit for all genes
+    one_unit = scaler(x, library).numpy()
+    ratio = (one_unit.std(0) / values.std(0))[values.std(0) > 0.05]
+    np.testing.assert_allclose(ratio, ratio.mean(), rtol=1e-3)
+    assert one_unit.var(0).mean() == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("likelihood", ["nb", "zinb", "normal", "bernoulli"])

@@ -261,7 +261,7 @@ def test_on_all_cells_the_tree_of_the_model_comes_out_again(model, annotated):
     fitted = np.asarray(model.train_indices_)
     sample = Sample(fitted, np.ones(len(fitted)), model._validation_rows())
     procedure = Procedure("information", model._max_leaves, model._min_cells, 10)
-    found = rebuild(latent, annotated.obsm["X_hdtree_pca"], sample, procedure, seed=0)
+    found = rebuild(latent, annotated.obsm["X_hdtree_pca_plain"], sample, procedure, seed=0)
     assert abs(len(found.tree.leaves) - len(tree.leaves)) <= 1
     assert adjusted_rand_score(found.leaf, annotated.obs["hdtree_leaf"]) > 0.95
     mine = Replicate(tree, tree.index(annotated.obs["hdtree_leaf"]))

@@ -62,13 +62,12 @@ def earliest_medoid(adata: AnnData, *, share: float = 0.02) -> str:
 
 
 def trace_lineage(adata: AnnData) -> pd.DataFrame:
-    """Graph, pseudotime and the way from a neuroblast to one of its neurons; times serve the root only.
+    """Lineage, pseudotime and the way from a neuroblast to one of its neurons; times serve the root only.
 
     Parameters
     ----------
     adata
         Cells on a tree; annotated.
     """
-    ht.tl.lineage_graph(adata)
-    ht.tl.pseudotime(adata, root=earliest_medoid(adata))
+    ht.tl.lineage_tree(adata, earliest_medoid(adata), groupby="cell_type", n_boot=50)
     return ht.tl.lineage_path(adata, SOURCE, TARGET, groupby="cell_type")

@@ -92,6 +92,14 @@ FIGURES = (
         lambda adata, _: ht.pl.pseudotime(adata, time_key="time", show=False),
     ),
     Figure(
+        "lineage_tree",
+        "The lineage, from progenitors on the left to neurons on the right",
+        "The lineage. Cells stand at their pseudotime, beside the branch that they are on; branches are as wide as "
+        "they have cells. Root, forks and ends are pies of the annotated types there, and ends are named by the most "
+        "frequent one. Numbers say in how many of 100 bootstrap replicates a branch comes from where it is drawn.",
+        lambda adata, _: ht.pl.lineage_tree(adata, title="Lineage", show=False),
+    ),
+    Figure(
         "lineage_path",
         "The lineage path on the map, and the cell types of its steps",
         "The way on the map, its steps numbered, and the types in each step. Cells away from it are grey.",

@@ -131,7 +131,7 @@ def run(folder: Path, *, max_epochs: int | None, seed: int, progress: bool) -> l
     with steps.step("tree") as notes:
         tl.tree(adata, model)
         notes.append(f"{int(adata.uns['hdtree']['nodes']['is_leaf'].sum())} leaves")
-    with steps.step("graph, pseudotime, lineage path") as notes:
+    with steps.step("lineage, pseudotime, lineage path") as notes:
         path = _analysis.trace_lineage(adata)
         notes.append(f"{_analysis.SOURCE} to {_analysis.TARGET} in {len(path)} nodes")
     with steps.step("compare with annotated types and embryo time") as notes:

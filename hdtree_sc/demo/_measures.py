@@ -78,7 +78,7 @@ def measure(adata: AnnData, model: HDTree, path: pd.DataFrame) -> Results:
     """
     tree = Tree.from_adata(adata)
     labels = adata.obs["cell_type"].astype(str).to_numpy()
-    components = adata.obsm["X_hdtree_pca"]
+    components = adata.obsm["X_hdtree_pca_plain"]
     plain = ward_tree(components)
     cells = np.array([str(i) for i in range(adata.n_obs)], dtype=object)
     small = plain.cut(n_leaves=len(tree.leaves))

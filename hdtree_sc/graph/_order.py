@@ -54,8 +54,6 @@ def consensus_order(
     groupings: Sequence[NDArray[np.integer]],
     starts: NDArray[np.integer],
     part: NDArray[np.integer],
-    *,
-    seed: int = 0,
 ) -> NDArray[np.float64]:
     """Pseudotime in [0, 1] that rests on many ways: the median over graphs from which links were taken.
 
@@ -76,10 +74,9 @@ def consensus_order(
         Row of the cell that each part starts from, (n_parts,).
     part
         Part of each cell, (n,).
-    seed
-        Seed of the edges that stay.
     """
-    rng = np.random.default_rng(seed)
+    # the same edges at every call: an order is no sample
+    rng = np.random.default_rng(0)
     ways = []
     for group in groupings:
         edges = sparse.triu(_trusted(distances, group)).tocoo()

@@ -96,12 +96,12 @@ class TreeMixin:
         return self.module.shown(self._inferred(tensors)["z"].float())  # type: ignore[attr-defined]
 
     def _scaled(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Scaled values (n, n_features), their principal components, and those of standardised values, (n, n_pcs)."""
+        """Standardised values (n, n_features), and components (n, n_pcs) of values in one unit and of these."""
         module = self.module  # type: ignore[attr-defined]
         scaler, n_pcs = module.scaler, module.n_pcs
         scaled = scaler(tensors["X"], module._library(tensors))
-        standardised = scaler.restandardised(scaled) @ scaler.standard_components[:, :n_pcs]
-        return scaled, scaled @ scaler.components[:, :n_pcs], standardised
+        standardised = scaler.restandardised(scaled)
+        return standardised, scaled @ scaler.components[:, :n_pcs], standardised @ scaler.standard_components[:, :n_pcs]
 
     @staticmethod
     def _over(batches: Iterable[Any], function: Callable[[Any], tuple[torch.Tensor, ...]]) -> list[NDArray[Any]]:
@@ -240,14 +240,14 @@ class TreeMixin:
             leaf = self._leaf_positions(z)
             passed = ways[leaf]
             chosen = self._tree_probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
-            scaled, components, standardised = self._scaled(tensors)
-            own = self._own_unplaced(tensors, scaled, components)  # type: ignore[attr-defined]
+            values, components, standardised = self._scaled(tensors)
+            own = self._own_unplaced(tensors, values, standardised)  # type: ignore[attr-defined]
             flat, time = self.module.map_head(z), self.module.told_time(z)  # type: ignore[attr-defined]
             return z, flat, components, standardised, leaf, chosen, own, time
 
         batches = self._batches(adata, indices, batch_size, dataloader)
         latent, flat, components, standardised, leaf, on_path, own, time = self._over(batches, whereabouts)
-        unplaced_p = self._unplaced_p(own, components)  # type: ignore[attr-defined]
+        unplaced_p = self._unplaced_p(own, standardised)  # type: ignore[attr-defined]
         told = None if self.module.time_head is None else time  # type: ignore[attr-defined]
         return Placement(latent, flat, components, standardised, leaf, on_path, unplaced_p, told)
 

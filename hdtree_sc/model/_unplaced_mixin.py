@@ -128,9 +128,9 @@ def fit_unplaced(
         Whether the principal components are learned anew in each round.
     """
     device = scaler.mean.device
-    scaled = scaler(x.to(device), library.to(device)).cpu()
+    scaled = scaler.standardised(x.to(device), library.to(device)).cpu()
     n, width = len(x), score.landmarks.shape[1]
-    axes = scaler.components[:, :width].cpu()
+    axes = scaler.standard_components[:, :width].cpu()
     fold = np.random.default_rng(0).permutation(n) % N_FOLDS
     raw, depth = torch.zeros(n, 2), torch.zeros(n)
     as_new = torch.zeros(n, width)

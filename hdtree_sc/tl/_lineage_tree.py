@@ -75,7 +75,7 @@ def lineage_tree(
     n_boot
         Replicates for the support of edges; 0 for none. 50 are enough.
     seed
-        Seed of the order and of the replicates.
+        Seed of the replicates.
     key
         Key of the tree.
     copy
@@ -145,14 +145,14 @@ def lineage_tree(
     out = adata.copy() if copy else adata
     if keys.neighbors not in out.uns:
         lineage_graph(out, key)
-    pseudotime(out, f"cell:{out.obs_names[start]}", key=key, seed=seed)
+    pseudotime(out, f"cell:{out.obs_names[start]}", key=key)
     order = out.obs[keys.pseudotime].to_numpy(dtype=float)
     if time_key is not None:
         order = (order + measured_time(out, sparse.csr_matrix(out.obsp[keys.connectivities]), time_key)) / 2
         order = (order - order.min()) / max(float(np.ptp(order)), 1e-12)
         out.obs[keys.pseudotime] = order
     plain, _ = expression_of(out, keys)
-    neighbors, _ = nearest_neighbors(plain, stored_neighbors(out, keys), seed=seed)
+    neighbors, _ = nearest_neighbors(plain, stored_neighbors(out, keys))
     grown = backbone(groupings, order, neighbors, start, min_cells=min_cells)
     support = edge_support(grown, neighbors, n_boot, seed) if n_boot else np.full(len(grown.parent), np.nan)
     edge, share = edge_positions(grown, plain)

@@ -69,7 +69,7 @@ def pseudotime(
         Replicates of the order, on resampled cells and edges of the graph and from a resampled root, nothing being
         trained again; 0 for none. 50 are enough for an interval.
     seed
-        Seed of the replicates, and of the graphs of the consensus.
+        Seed of the replicates.
     disconnected
         What to do with data that fall into parts: groups of leaves between which there are only bridges, or too few
         stray links for any two leaves to be neighbours. ``"bridge"``: one order over these; a warning says so.
@@ -158,7 +158,7 @@ def pseudotime(
         )
         bridges = bridges[:0]
     if method == "consensus":
-        time = consensus_order(links, connectivities, resolutions(shape, leaf), starts, of_order, seed=seed)
+        time = consensus_order(links, connectivities, resolutions(shape, leaf), starts, of_order)
     elif method == "geodesic":
         time = order_from(distances, connectivities, starts, of_order)
     else:
