@@ -78,6 +78,12 @@ def points_of(adata: ad.AnnData) -> NDArray[np.float32]:
     return np.asarray(cells.obsm["X_pca"], dtype=np.float32)
 
 
+def first_cell(adata: ad.AnnData, points: NDArray) -> int:
+    """Row of the earliest cell."""
+    del points
+    return int(np.argmin(adata.obs["pt"].to_numpy()))
+
+
 # -- methods: pseudotime, cells of each end called, fates found, fates told ----------------------------------------
 
 
@@ -259,7 +265,12 @@ def main() -> None:
 
 
 def run(
-    about: str | None, sets: tuple[str, ...], methods: dict[str, Callable[..., dict[str, Any]]], **report_kwargs: Any
+    about: str | None,
+    sets: tuple[str, ...],
+    methods: dict[str, Callable[..., dict[str, Any]]],
+    *,
+    start: Callable[[ad.AnnData, NDArray], int] = first_cell,
+    **report_kwargs: Any,
 ) -> None:
     """Measure some methods on some sets.
 
@@ -271,6 +282,8 @@ def run(
         Names of the sets.
     methods
         Methods by name.
+    start
+        Row of the cell that methods start from, of the cells and their components.
     **report_kwargs
         Keyword arguments of `report`.
     """
@@ -280,7 +293,8 @@ def run(
     for seed in range(arguments.seeds):
         for name in arguments.sets:
             adata = truth(name, arguments.data, seed)
-            points, root = points_of(adata), int(np.argmin(adata.obs["pt"].to_numpy()))
+            points = points_of(adata)
+            root = start(adata, points)
             for method, order in methods.items():
                 try:
                     found = measured(adata, order(adata, points, root, seed))

