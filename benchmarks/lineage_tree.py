@@ -25,10 +25,11 @@ Made by `python -m benchmarks.lineage_tree --data DIR`. Mean ± sd over seeds.
 Four files of simulated trees (PROSSTT: e3 with 4 and b5 with 6 tips; dyngen, as in VITAE: a tree of 3 tips, and a line
 on which no branch may be called; seeds of the methods), and the package's own simulator
 (`ht.datasets.branching(2000, n_tips=n)`; a new tree for each seed). Methods see 30 principal components of normalised
-counts (HDTree: counts) and a root, the medoid of the earliest 2 % of cells there, nothing else. *rho*: Spearman correlation with true pseudotime. *Recall,
-precision*: an end is the true branch that most of its {called} latest cells are on; recall is the share of tips that
-were called, precision the share of calls on a tip. *F1*: branches matched with true ones by Jaccard index, harmonic
-mean of both sides (Saelens et al., Nature Biotechnology 2019). Seconds are those of one process, without training.
+counts (HDTree: counts) and a root, the medoid of the earliest 2 % of cells there, nothing else. *rho*: Spearman
+correlation with true pseudotime. *Recall, precision*: an end is the true branch that most of its {called} latest cells
+are on; recall is the share of tips that were called, precision the share of calls on a tip. *F1*: branches matched with
+true ones by Jaccard index, harmonic mean of both sides (Saelens et al., Nature Biotechnology 2019). Seconds are those
+of one process, without training.
 
 Where it falls short: branches of b5 and of `vitae_tree` (.85 was wanted everywhere), and an end too many on
 `vitae_tree`, where hundreds of cells rest at the second fork and stand out as a group of their own.
