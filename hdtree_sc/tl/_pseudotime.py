@@ -210,8 +210,9 @@ def resolutions(shape: Tree, leaf: NDArray[np.int64], n_groups: Sequence[int] = 
     """
     held, code = np.unique(leaf, return_inverse=True)
     names = np.array(shape.nodes, dtype=object)[held]
-    most = max(min(n_groups), len(leaf) // CELLS_PER_GROUP)
-    cuts = [shape.cut(n_leaves=n) for n in sorted({min(n, len(shape.leaves), most) for n in n_groups})]
+    numbers = sorted({min(n, len(shape.leaves)) for n in n_groups})
+    most = max(numbers[0], len(leaf) // CELLS_PER_GROUP)
+    cuts = [shape.cut(n_leaves=n) for n in numbers if n <= most]
     return [np.unique(cut.index(cut.project(names, within=shape)), return_inverse=True)[1][code] for cut in cuts]
 
 
