@@ -9,7 +9,8 @@ import anndata as ad
 import numpy as np
 
 import hdtree_sc as ht
-from benchmarks import _hdtree, topology
+from benchmarks import _data, _hdtree, topology
+from hdtree_sc.tl._root import medoid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,9 +56,7 @@ def lineage_tree(adata: ad.AnnData, points: NDArray, root: int, seed: int) -> di
 
 def early_medoid(adata: ad.AnnData, points: NDArray) -> int:
     """Row of the medoid of the earliest 2 % of cells."""
-    time_ = adata.obs["pt"].to_numpy()
-    early = np.flatnonzero(time_ <= np.quantile(time_, 0.02))
-    return int(early[np.square(points[early] - points[early].mean(0)).sum(1).argmin()])
+    return medoid(points, _data.earliest(adata.obs["pt"].to_numpy()))
 
 
 METHODS = {"HDTree, lineage tree": lineage_tree, "PAGA tree": topology.paga, "DPT": topology.dpt}

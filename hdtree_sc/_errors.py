@@ -83,6 +83,29 @@ def require_obs(adata: AnnData, key: str, run: str) -> Any:
     return _require(adata, "obs", key, run)
 
 
+def require_column(adata: AnnData, column: str, argument: str) -> Any:
+    """The column of ``adata.obs`` that an argument names.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    column
+        Name of the column.
+    argument
+        Name of the argument, for the message.
+
+    Raises
+    ------
+    KeyError
+        There is no such column; the message names the argument and what there is.
+    """
+    if column not in adata.obs:
+        msg = f"{argument}: adata.obs has no column {column!r}. It has: {listing(adata.obs.columns)}."
+        raise KeyError(msg)
+    return adata.obs[column]
+
+
 def require_obsm(adata: AnnData, key: str, run: str) -> Any:
     """The array ``adata.obsm[key]``, or an error that says what to run.
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from hdtree_sc._disk import in_memory
-from hdtree_sc._errors import listing
+from hdtree_sc._errors import listing, require_column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,9 +72,8 @@ class Expression:
         if layer is not None and layer not in adata.layers:
             msg = f"layer: adata.layers has no {layer!r}. It has: {listing(adata.layers)}."
             raise KeyError(msg)
-        if size_factor_key is not None and size_factor_key not in adata.obs:
-            msg = f"size_factor_key: adata.obs has no column {size_factor_key!r}. It has: {listing(adata.obs.columns)}."
-            raise KeyError(msg)
+        if size_factor_key is not None:
+            require_column(adata, size_factor_key, "size_factor_key")
         whole: Any = in_memory(adata.X if layer is None else adata.layers[layer])
         name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
         if whole is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from hdtree_sc._errors import listing, require_obs, require_uns
+from hdtree_sc._errors import require_column, require_obs, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._sums import subtree_sums
@@ -48,7 +48,7 @@ def lineage_tree(adata: AnnData, groupby: str | None = None, key: str = "hdtree"
     if groupby is not None:
         return _of_groups(adata, stones, groupby, key)
     held = require_obs(adata, Keys(key).milestone, RUN).value_counts()
-    shape = _shape(stones)
+    shape = shape_of(stones)
     row = stones.loc[list(shape.nodes)]
     own = held.reindex(row.index, fill_value=0).to_numpy()
     return Tree(
@@ -80,7 +80,14 @@ def milestones(adata: AnnData, key: str) -> pd.DataFrame:
     return table.set_axis([str(name) for name in table.index])
 
 
-def _shape(stones: pd.DataFrame) -> Tree:
+def shape_of(stones: pd.DataFrame) -> Tree:
+    """The tree of the milestones, without cells and lengths.
+
+    Parameters
+    ----------
+    stones
+        Their table.
+    """
     position = {name: i for i, name in enumerate(stones.index)}
     return Tree(list(stones.index), [position.get(str(name), -1) for name in stones["parent"]])
 
@@ -93,47 +100,40 @@ def _lengths(shape: Tree, time: np.ndarray) -> np.ndarray:
 
 
 def _of_groups(adata: AnnData, stones: pd.DataFrame, groupby: str, key: str) -> Tree:
-    if groupby not in adata.obs:
-        msg = f"groupby: adata.obs has no column {groupby!r}. It has: {listing(adata.obs.columns)}."
-        raise KeyError(msg)
-    keys = Keys(key)
-    table = pd.crosstab(require_obs(adata, keys.milestone, RUN).astype(str), adata.obs[groupby])
+    keys, groups = Keys(key), require_column(adata, groupby, "groupby")
+    table = pd.crosstab(require_obs(adata, keys.milestone, RUN).astype(str), groups)
     table = table.loc[:, table.sum() > 0]
     if table.shape[1] == 0:
         msg = f"groupby: no cell has a value in adata.obs[{groupby!r}]."
         raise ValueError(msg)
-    shape = _shape(stones)
+    shape = shape_of(stones)
     counts = table.reindex(list(shape.nodes), fill_value=0).to_numpy()
     below = subtree_sums(shape, counts)
-    time = adata.obs[keys.pseudotime].groupby(adata.obs[groupby], observed=True).median()
+    time = adata.obs[keys.pseudotime].groupby(groups, observed=True).median()
     most = 2 * below >= counts.sum(0)
     place = np.array([np.flatnonzero(most[:, i])[shape.levels[most[:, i]].argmax()] for i in range(counts.shape[1])])
     names = [str(name) for name in table.columns]
-    standing = [np.flatnonzero(place == node) for node in range(len(shape))]
+    leads = subtree_sums(shape, np.bincount(place, minlength=len(shape))) > 0
+    onward = np.bincount(shape.parents[1:][leads[1:]], minlength=len(shape))
+    stone_time = stones["pseudotime"].loc[list(shape.nodes)].to_numpy()
+    held = counts.sum(0)
     # nodes of the new tree: name, parent, time, cells
     rows: list[tuple[str, int, float, int]] = []
     above = np.full(len(shape), -1)
-    has = np.array([len(groups) > 0 for groups in standing])
-    children = [np.flatnonzero(shape.parents == node) for node in range(len(shape))]
-    leads = subtree_sums(shape, has.astype(int)) > 0
-    stone_time = stones["pseudotime"].loc[list(shape.nodes)].to_numpy()
     for node in range(len(shape)):  # parents come first
         up = int(above[shape.parents[node]]) if node else -1
-        groups = standing[node]
-        onward = sum(bool(leads[child]) for child in children[node])
-        if len(groups) == 1:
-            rows.append((names[groups[0]], up, float(time.iloc[groups[0]]), int(counts[:, groups[0]].sum())))
-            above[node] = len(rows) - 1
-        elif len(groups) > 1 or onward > 1:
+        here = np.flatnonzero(place == node)
+        if len(here) > 1 or (len(here) == 0 and onward[node] > 1):
             name = str(shape.nodes[node])
             rows.append((name if name not in names else f"milestone {name}", up, float(stone_time[node]), 0))
-            above[node] = len(rows) - 1
-            for one in groups:
-                rows.append((names[one], int(above[node]), float(time.iloc[one]), int(counts[:, one].sum())))
-        else:
-            above[node] = up
-    tree = Tree([row[0] for row in rows], [row[1] for row in rows])
-    at = {row[0]: row for row in rows}
-    told = np.array([at[name][2] for name in tree.nodes])
-    own = np.array([at[name][3] for name in tree.nodes])
-    return Tree(tree.nodes, tree.parents, lengths=_lengths(tree, told), n_cells=subtree_sums(tree, own))
+            up = len(rows) - 1
+        rows += [(names[one], up, float(time.iloc[one]), int(held[one])) for one in here]
+        # what comes later comes from the group that stands here alone, or from the milestone
+        above[node] = len(rows) - 1 if len(here) == 1 else up
+    labels, parents, told, own = zip(*rows, strict=True)
+    tree = Tree(labels, parents)
+    row = pd.Index(labels).get_indexer(tree.nodes)
+    return Tree(
+        tree.nodes, tree.parents, lengths=_lengths(tree, np.array(told)[row]),
+        n_cells=subtree_sums(tree, np.array(own)[row]),
+    )  # fmt: skip

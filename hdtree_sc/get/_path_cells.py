@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from hdtree_sc._errors import listing, require_obs, require_obsm, require_uns
+from hdtree_sc._errors import listing, require_column, require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.get._path_names import ends_of_name, stored_name
 from hdtree_sc.tree import Tree
@@ -83,10 +83,8 @@ class PathCells:
         """
         if batch_key is None:
             return np.zeros(len(self.rows), dtype=np.int64)
-        if batch_key not in adata.obs:
-            msg = f"batch_key: adata.obs has no column {batch_key!r}. It has: {listing(adata.obs.columns)}."
-            raise KeyError(msg)
-        return np.unique(pd.factorize(adata.obs[batch_key].iloc[self.rows])[0], return_inverse=True)[1]
+        batches = require_column(adata, batch_key, "batch_key")
+        return np.unique(pd.factorize(batches.iloc[self.rows])[0], return_inverse=True)[1]
 
 
 def path_table(adata: AnnData, path: PathLike, *, key: str) -> tuple[pd.DataFrame, tuple[str, str]]:

@@ -138,11 +138,11 @@ def edge_support(grown: Backbone, neighbors: NDArray[np.integer], n_boot: int, s
     rng = np.random.default_rng(seed)
     m, n = len(grown.parent), len(grown.group)
     pair = (grown.group[:, None] * m + grown.group[neighbors]).ravel()
-    branch, same = grown.branch, np.zeros(m)
+    order, branch, same = grown.order, grown.branch, np.zeros(m)
     for _ in range(n_boot):
         weight = np.repeat(rng.poisson(1.0, n), neighbors.shape[1])
         links = np.bincount(pair, weights=weight, minlength=m * m).reshape(m, m).astype(float)
-        parent = _parents(links + links.T, grown.time, grown.order)
+        parent = _parents(links + links.T, grown.time, order)
         same += branch[parent] == branch[grown.parent]
     out = same / n_boot
     out[grown.parent < 0] = np.nan
@@ -154,20 +154,18 @@ def _grown(
 ) -> Backbone:
     _, group = np.unique(group, return_inverse=True)
     links = link_counts(neighbors, group, int(group.max()) + 1)
-    middle = np.array([np.median(time[group == one]) for one in range(len(links))])
     while True:
+        middle = np.array([np.median(time[group == one]) for one in range(len(links))])
         now = _rooted(group, links, middle, root)
         joined = _lateral_end(now, min_cells) or _short_branch(now, time)
         if joined is None:
             return now
         gone, into = joined
         group, links = _merged(group, links, gone, into)
-        middle = np.array([np.median(time[group == one]) for one in range(len(links))])
 
 
 def _rooted(group: NDArray[np.integer], links: NDArray[np.float64], middle: NDArray[np.float64], root: int) -> Backbone:
     first = group[root]
-    middle = middle.copy()
     # the root's own milestone is the first, whatever lies behind it
     middle[first] = min(middle[first], middle.min())
     order = np.argsort(np.where(np.arange(len(middle)) == first, -np.inf, middle), kind="stable")
@@ -176,8 +174,7 @@ def _rooted(group: NDArray[np.integer], links: NDArray[np.float64], middle: NDAr
 
 def _parents(links: NDArray[np.float64], middle: NDArray[np.float64], order: NDArray[np.integer]) -> NDArray[np.int64]:
     """For each milestone the earlier one with most links over those expected; the latest before it if it has none."""
-    degree = links.sum(1)
-    ratio = links / np.maximum(np.outer(degree, degree), 1e-12)
+    ratio = _for_size(links)
     parent = np.full(len(middle), -1)
     for i, milestone in enumerate(order[1:], start=1):
         earlier = order[:i]
@@ -186,17 +183,21 @@ def _parents(links: NDArray[np.float64], middle: NDArray[np.float64], order: NDA
     return parent
 
 
+def _for_size(links: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Links between milestones for the number of links that each has, (m, m)."""
+    degree = links.sum(1)
+    return links / np.maximum(np.outer(degree, degree), 1e-12)
+
+
 def _lateral_end(now: Backbone, min_cells: int) -> tuple[list[int], int] | None:
     """An end that is none, and the milestone that it joins: of all such the pair with most links for their size."""
     links, below = now.links, now.below()
-    degree = links.sum(1)
-    size = np.bincount(now.group, minlength=len(links))
-    ratio = links / np.maximum(np.outer(degree, degree), 1e-12)
+    size, ratio = np.bincount(now.group, minlength=len(links)), _for_size(links)
+    outward = links.sum(1) - np.diag(links)
     best, found = -1.0, None
     for end in np.flatnonzero(now.is_end & (now.parent >= 0)):
         beside = np.flatnonzero(~below[:, end])
-        outward = degree[end] - links[end, end]
-        if size[end] >= min_cells and links[end, beside].sum() <= MOST_LATERAL * outward:
+        if size[end] >= min_cells and links[end, beside].sum() <= MOST_LATERAL * outward[end]:
             continue
         near = np.append(beside, now.parent[end])
         into = int(near[ratio[end, near].argmax()])

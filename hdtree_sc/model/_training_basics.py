@@ -151,12 +151,13 @@ class TrainingBasics(TrainingCellsMixin):
         scaler.fit_moments(x, library)
         values = scaler(x, library)
         n_components = min(scaler.components.shape[1], len(values) - 1)
-        axes = [_axes(part, n_components) for part in (values, scaler.restandardised(values))]
+        axes = [
+            principal_axes(part.cpu().numpy(), n_components).to(values)
+            for part in (values, scaler.restandardised(values))
+        ]
         scaler.set_components(values[:SCALE_CELLS], *axes)
 
 
-def _axes(values: torch.Tensor, n_components: int) -> torch.Tensor:
-    """Principal axes (n_components, n_features) of values (n, n_features)."""
-    dense = values.cpu().numpy()
-    _, _, axes = randomized_svd(dense - dense.mean(0), n_components, random_state=0)
-    return torch.from_numpy(axes).to(values)
+def principal_axes(values: NDArray[np.float32], n_components: int) -> torch.Tensor:
+    """Principal axes (n_components, n_features) of values (n, n_features); the same at every call."""
+    return torch.from_numpy(randomized_svd(values - values.mean(0), n_components, random_state=0)[2])

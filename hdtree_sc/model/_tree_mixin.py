@@ -95,13 +95,21 @@ class TreeMixin:
     def _encode(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.module.shown(self._inferred(tensors)["z"].float())  # type: ignore[attr-defined]
 
-    def _scaled(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Standardised values (n, n_features), and components (n, n_pcs) of values in one unit and of these."""
+    def _scaled(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Values in one unit, (n, n_features)."""
         module = self.module  # type: ignore[attr-defined]
-        scaler, n_pcs = module.scaler, module.n_pcs
-        scaled = scaler(tensors["X"], module._library(tensors))
-        standardised = scaler.restandardised(scaled)
-        return standardised, scaled @ scaler.components[:, :n_pcs], standardised @ scaler.standard_components[:, :n_pcs]
+        return module.scaler(tensors["X"], module._library(tensors))
+
+    def _plain(self, scaled: torch.Tensor) -> torch.Tensor:
+        """Components (n, n_pcs) of values in one unit."""
+        module = self.module  # type: ignore[attr-defined]
+        return scaled @ module.scaler.components[:, : module.n_pcs]
+
+    def _standardised(self, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values in one unit standardised, (n, n_features), and the components of these, (n, n_pcs)."""
+        module = self.module  # type: ignore[attr-defined]
+        values = module.scaler.restandardised(scaled)
+        return values, values @ module.scaler.standard_components[:, : module.n_pcs]
 
     @staticmethod
     def _over(batches: Iterable[Any], function: Callable[[Any], tuple[torch.Tensor, ...]]) -> list[NDArray[Any]]:
@@ -203,7 +211,11 @@ class TreeMixin:
     def _expression_pca(
         self, batches: Iterator[dict[str, torch.Tensor]], *, standardise: bool = False
     ) -> NDArray[np.float32]:
-        return self._over(batches, lambda tensors: (self._scaled(tensors)[2 if standardise else 1],))[0]
+        def components(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor]:
+            scaled = self._scaled(tensors)
+            return (self._standardised(scaled)[1] if standardise else self._plain(scaled),)
+
+        return self._over(batches, components)[0]
 
     @torch.inference_mode()
     def place(
@@ -240,7 +252,8 @@ class TreeMixin:
             leaf = self._leaf_positions(z)
             passed = ways[leaf]
             chosen = self._tree_probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
-            values, components, standardised = self._scaled(tensors)
+            scaled = self._scaled(tensors)
+            components, (values, standardised) = self._plain(scaled), self._standardised(scaled)
             own = self._own_unplaced(tensors, values, standardised)  # type: ignore[attr-defined]
             flat, time = self.module.map_head(z), self.module.told_time(z)  # type: ignore[attr-defined]
             return z, flat, components, standardised, leaf, chosen, own, time

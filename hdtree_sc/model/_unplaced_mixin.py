@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
 from sklearn.cluster import KMeans
-from sklearn.utils.extmath import randomized_svd
 
 from hdtree_sc._errors import NO_CALIBRATION
+from hdtree_sc.model._training_basics import principal_axes
 from hdtree_sc.nn._unplaced import LANDMARKS, NEAREST, PROFILES, UnplacedScore, nearest, with_peers
 
 if TYPE_CHECKING:
@@ -161,9 +161,9 @@ def fit_unplaced(
 
 def _components(values: NDArray[np.float32], width: int) -> torch.Tensor:
     """Principal axes (n_features, width); zeros where there are fewer cells than axes."""
-    found = randomized_svd(values - values.mean(0), min(width, len(values) - 1), random_state=0)[2]
+    found = principal_axes(values, min(width, len(values) - 1))
     out = torch.zeros(values.shape[1], width)
-    out[:, : len(found)] = torch.from_numpy(np.ascontiguousarray(found.T))
+    out[:, : len(found)] = found.T
     return out
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from hdtree_sc._errors import listing, whole_number
+from hdtree_sc._errors import listing, require_column, whole_number
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._category_names import numbered
 from hdtree_sc.model._value_checks import LARGEST, check_finite, check_likelihood, check_values, name_of, values_of
@@ -80,9 +80,8 @@ def check_setup(
         msg = f"layer: adata.layers has no {layer!r}. It has: {listing(adata.layers)}."
         raise KeyError(msg)
     for argument, key in {**categorical, **numerical}.items():
-        if key is not None and key not in adata.obs:
-            msg = f"{argument}: adata.obs has no column {key!r}. It has: {listing(adata.obs.columns)}."
-            raise KeyError(msg)
+        if key is not None:
+            require_column(adata, key, argument)
     for argument, key in numerical.items():
         if key is not None:
             _check_numbers(adata.obs[key], argument, key)

@@ -10,8 +10,9 @@ import pandas as pd
 
 from hdtree_sc._errors import require_obs
 from hdtree_sc._keys import Keys
-from hdtree_sc.get._lineage_tree import RUN, milestones
+from hdtree_sc.get._lineage_tree import RUN, milestones, shape_of
 from hdtree_sc.pl import _cells, _draw, _panels, _style
+from hdtree_sc.pl._layout import tree_layout
 from hdtree_sc.pl._scatter import CellMap
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from numpy.typing import NDArray
+
+    from hdtree_sc.tree import Tree
 
 BAND = 0.3
 """Half the height of a branch, where the distance between two is 1."""
@@ -123,7 +126,7 @@ def lineage_tree(
     cmap = _style.get_cmap(cmap)
     palettes = _style.colors_of(adata, columns, palette)
     lineage = _Lineage.of(adata, stones, keys)
-    height = float(np.clip(1.2 + 0.55 * lineage.n_ends, 2.6, 14.0))
+    height = float(np.clip(1.2 + 0.55 * len(lineage.shape.leaves), 2.6, 14.0))
     panels = _panels.color_panels(ax, figsize, [(7.6, height)] * len(shown_by), title)
     for shown, one, values, colors in zip(panels, shown_by, columns, palettes, strict=True):
         look = {"size": size, "alpha": 0.5 if alpha is None else alpha, "legend_fontsize": legend_fontsize}
@@ -156,8 +159,7 @@ def lineage_tree(
 class _Lineage:
     """Milestones with their places, and the cells on the edges between them."""
 
-    name: NDArray[np.object_]
-    parent: NDArray[np.int64]
+    shape: Tree
     time: NDArray[np.float64]
     y: NDArray[np.float64]
     support: NDArray[np.float64]
@@ -167,27 +169,23 @@ class _Lineage:
 
     @classmethod
     def of(cls, adata: AnnData, stones: pd.DataFrame, keys: Keys) -> _Lineage:
-        name = stones.index.to_numpy(dtype=object)
-        position = {one: i for i, one in enumerate(name)}
-        parent = np.array([position.get(str(one), -1) for one in stones["parent"]])
-        milestone = np.array([position.get(str(one), -1) for one in require_obs(adata, keys.milestone, RUN)])
+        shape = shape_of(stones)
+        stones = stones.loc[list(shape.nodes)]
+        milestone = stones.index.get_indexer(require_obs(adata, keys.milestone, RUN).astype(str))
         branch = require_obs(adata, keys.branch, RUN).astype(str).to_numpy()
         order = require_obs(adata, keys.pseudotime, RUN).to_numpy(dtype=float)
-        time = stones["pseudotime"].to_numpy(dtype=float)
         own = stones["branch"].astype(str).to_numpy()
         # a cell of a milestone at a fork may be on the first edge of a branch behind it
-        head = pd.Series(branch).map({own[i]: i for i in range(len(name) - 1, -1, -1)}).fillna(-1).to_numpy(dtype=int)
+        head = pd.Series(branch).map({own[i]: i for i in range(len(own) - 1, -1, -1)}).fillna(-1).to_numpy(dtype=int)
         elsewhere = (milestone >= 0) & (head >= 0) & (own[milestone] != branch)
         edge = np.where(elsewhere, head, milestone)
-        return cls(name, parent, time, _levels(parent), stones["support"].to_numpy(dtype=float), milestone, edge, order)
+        time, support = (stones[column].to_numpy(dtype=float) for column in ("pseudotime", "support"))
+        y = -tree_layout(shape, shape.n_cells)["x"].to_numpy()
+        return cls(shape, time, y, support, milestone, edge, order)
 
     @property
-    def is_end(self) -> NDArray[np.bool_]:
-        return ~np.isin(np.arange(len(self.parent)), self.parent)
-
-    @property
-    def n_ends(self) -> int:
-        return int(self.is_end.sum())
+    def parent(self) -> NDArray[np.int64]:
+        return self.shape.parents
 
     @property
     def is_mark(self) -> NDArray[np.bool_]:
@@ -244,35 +242,11 @@ class _Lineage:
         return [str((*values.categories, "")[i]) for i in shares.argmax(1)]
 
 
-def _levels(parent: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Height of each milestone: ends one apart, all others in the middle of what comes from them."""
-    m = len(parent)
-    children: list[list[int]] = [[] for _ in range(m)]
-    for child in range(m):
-        if parent[child] >= 0:
-            children[parent[child]].append(child)
-    out, ends = np.zeros(m), 0
-    stack, walked = [int(np.flatnonzero(parent < 0)[0])], []
-    while stack:
-        node = stack.pop()
-        walked.append(node)
-        stack += children[node][::-1]
-    for node in walked:
-        if not children[node]:
-            out[node] = -float(ends)
-            ends += 1
-    for node in reversed(walked):
-        if children[node]:
-            below = out[children[node]]
-            out[node] = (below.min() + below.max()) / 2
-    return out
-
-
 def _write_ends(ax: Axes, lineage: _Lineage, values: _cells.CellValues | None, fontsize: float) -> None:
-    names = [str(one) for one in lineage.name] if values is None else lineage.main_group(values)
-    for end in np.flatnonzero(lineage.is_end):
+    names = lineage.shape.nodes if values is None else lineage.main_group(values)
+    for end in np.flatnonzero(lineage.shape.is_leaf_mask):
         last = max(float(lineage.time[end]), float(lineage.order[lineage.milestone == end].max(initial=0.0)))
-        text = names[end] or str(lineage.name[end])
+        text = names[end] or lineage.shape.nodes[end]
         ax.annotate(
             _style.shorten(text), (last, lineage.y[end]), xytext=(9, 0), textcoords="offset points", va="center",
             ha="left", fontsize=fontsize, fontweight="bold", path_effects=_style.halo(ax), zorder=8,
@@ -282,13 +256,9 @@ def _write_ends(ax: Axes, lineage: _Lineage, values: _cells.CellValues | None, f
 
 def _write_support(ax: Axes, lineage: _Lineage, fontsize: float) -> None:
     """The support of each branch, where it leaves its fork."""
-    for head in np.flatnonzero(lineage.is_mark):
-        above = lineage.parent[head]
-        node = head
-        while above >= 0 and not lineage.is_mark[above]:
-            node, above = above, lineage.parent[above]
-        if above < 0 or np.isnan(lineage.support[node]):
-            continue
+    first = (lineage.parent >= 0) & lineage.is_mark[lineage.parent]
+    for node in np.flatnonzero(first & ~np.isnan(lineage.support)):
+        above = lineage.parent[node]
         at = lineage.time[above] + 0.75 * (lineage.time[node] - lineage.time[above])
         height = lineage._between(np.array([node]), np.array([at]))[0]
         ax.annotate(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hdtree_sc._errors import listing, require_uns
+from hdtree_sc._errors import listing, require_column, require_uns
 from hdtree_sc.get._groups import cells_of_group, text_groups
 from hdtree_sc.tl._condition_genes import condition_genes
 from hdtree_sc.tl._share_test import compare_shares
@@ -147,9 +147,8 @@ def compare_conditions(
 
 def _contrasts(adata: AnnData, condition_key: str, sample_key: str | None, reference: str | None) -> list[Contrast]:
     for argument, column in (("condition_key", condition_key), ("sample_key", sample_key)):
-        if column is not None and column not in adata.obs:
-            msg = f"{argument}: adata.obs has no column {column!r}. It has: {listing(adata.obs.columns)}."
-            raise KeyError(msg)
+        if column is not None:
+            require_column(adata, column, argument)
     condition = text_groups(adata.obs[condition_key])
     names = list(condition.categories)
     if len(names) < 2:

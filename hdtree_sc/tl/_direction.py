@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from hdtree_sc._errors import listing, require_obs, require_obsm
+from hdtree_sc._errors import require_column, require_obs, require_obsm
 from hdtree_sc._keys import Keys
 from hdtree_sc.graph._order import order_from, smoothed, within
 from hdtree_sc.tl._absorption import first_met
@@ -80,6 +80,27 @@ def forward_time(
     return measured if order is None else (measured + order) / 2, str(time_key)
 
 
+def known_times(adata: AnnData, time_key: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """A measured time of each cell, (n,), NaN where there is none, and which cells have one.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    time_key
+        The column.
+    """
+    column = require_column(adata, time_key, "time_key")
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    time = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    known = np.isfinite(time)
+    if not known.any() or np.ptp(time[known]) == 0:
+        msg = f"time_key: adata.obs[{time_key!r}] holds no two different numbers, so it says nothing of direction."
+        raise ValueError(msg)
+    return time, known
+
+
 def measured_time(adata: AnnData, strengths: sparse.csr_matrix, time_key: str) -> NDArray[np.float64]:
     """A measured time averaged over neighbours, 0 to 1, (n,); without one that of the cells which a walk meets first.
 
@@ -92,17 +113,7 @@ def measured_time(adata: AnnData, strengths: sparse.csr_matrix, time_key: str) -
     time_key
         The column.
     """
-    if time_key not in adata.obs:
-        msg = f"time_key: adata.obs has no column {time_key!r}. It has: {listing(adata.obs.columns)}."
-        raise KeyError(msg)
-    column = adata.obs[time_key]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(object)
-    time = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
-    known = np.isfinite(time)
-    if not known.any() or np.ptp(time[known]) == 0:
-        msg = f"time_key: adata.obs[{time_key!r}] holds no two different numbers, so it says nothing of direction."
-        raise ValueError(msg)
+    time, known = known_times(adata, time_key)
     low, high = time[known].min(), time[known].max()
     scaled = np.where(known, (time - low) / (high - low), 0.0)
     value = first_met(strengths, np.zeros(len(time)), known, scaled[:, None]).values[:, 0]

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.stats import entropy
 
-from hdtree_sc._errors import listing, require_uns
+from hdtree_sc._errors import require_column, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.tl._absorption import absorption
 from hdtree_sc.tl._direction import forward_time
@@ -214,9 +214,8 @@ def walk_strengths(adata: AnnData, *, key: str) -> sparse.csr_matrix:
 def _check(
     adata: AnnData, terminal: Terminal | None, groupby: str | None, n_terminal: int | None, min_significance: float
 ) -> None:
-    if groupby is not None and groupby not in adata.obs:
-        msg = f"groupby: adata.obs has no column {groupby!r}. It has: {listing(adata.obs.columns)}."
-        raise KeyError(msg)
+    if groupby is not None:
+        require_column(adata, groupby, "groupby")
     if not min_significance > 0:
         msg = f"min_significance: {min_significance} given, a positive number of standard errors wanted."
         raise ValueError(msg)

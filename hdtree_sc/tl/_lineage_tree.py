@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from hdtree_sc._errors import listing, require_obsm, require_uns
+from hdtree_sc._errors import require_column, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.graph._backbone import Backbone, backbone, edge_support
 from hdtree_sc.graph._edge_positions import edge_positions
-from hdtree_sc.tl._direction import measured_time
+from hdtree_sc.tl._direction import known_times, measured_time
 from hdtree_sc.tl._lineage_graph import expression_of, lineage_graph, stored_neighbors
 from hdtree_sc.tl._pseudotime import pseudotime, resolutions, root_cells
 from hdtree_sc.tl._root import medoid
@@ -130,17 +130,16 @@ def lineage_tree(
     shape = Tree.from_adata(adata, key=key)
     leaf = node_of_cells(adata, shape, key=key)
     latent = np.asarray(require_obsm(adata, keys.latent, RUN))
-    labels = None if groupby is None else _column(adata, groupby, "groupby")
-    groupings = resolutions(shape, leaf, RESOLUTIONS)
-    if milestone_key is not None:
-        groupings = [_milestones_of(adata, milestone_key)]
-    early = None
-    if time_key is not None:
-        early = _earliest(adata, time_key)
-    if root is None and root_key is None and early is not None:
-        start = medoid(latent, early)
+    labels = None if groupby is None else require_column(adata, groupby, "groupby")
+    if milestone_key is None:
+        groupings = resolutions(shape, leaf, RESOLUTIONS)
     else:
-        start = medoid(latent, root_cells(adata, shape, leaf, root, root_key, root_value))
+        groupings = [_milestones_of(adata, milestone_key)]
+    # a column without times is refused also where it does not name the root
+    first = None if time_key is None else _earliest(adata, time_key)
+    if first is None or root is not None or root_key is not None:
+        first = root_cells(adata, shape, leaf, root, root_key, root_value)
+    start = medoid(latent, first)
 
     out = adata.copy() if copy else adata
     if keys.neighbors not in out.uns:
@@ -187,12 +186,12 @@ def lineage_tree(
 
 def _described(grown: Backbone, support: NDArray[np.float64]) -> tuple[pd.DataFrame, NDArray[np.object_]]:
     """Table of the milestones, each behind its parent, and the name of each one's branch."""
-    order, parent = grown.order, grown.parent
+    order, parent, stretch = grown.order, grown.parent, grown.branch
     name = np.empty(len(order), dtype=object)
     name[order] = [f"M{i + 1}" for i in range(len(order))]
     branch = np.empty(len(order), dtype=object)
-    for number in np.unique(grown.branch):
-        members = order[grown.branch[order] == number]
+    for number in np.unique(stretch):
+        members = order[stretch[order] == number]
         above = parent[members[0]]
         ends = [name[members[0] if above < 0 else above], name[members[-1]]]
         branch[members] = ends[0] if ends[0] == ends[1] else "-".join(ends)
@@ -211,15 +210,8 @@ def _described(grown: Backbone, support: NDArray[np.float64]) -> tuple[pd.DataFr
     return table, branch
 
 
-def _column(adata: AnnData, name: str, argument: str) -> pd.Series:
-    if name not in adata.obs:
-        msg = f"{argument}: adata.obs has no column {name!r}. It has: {listing(adata.obs.columns)}."
-        raise KeyError(msg)
-    return adata.obs[name]
-
-
 def _milestones_of(adata: AnnData, name: str) -> NDArray[np.int64]:
-    codes, groups = pd.factorize(_column(adata, name, "milestone_key"), sort=True)
+    codes, groups = pd.factorize(require_column(adata, name, "milestone_key"), sort=True)
     if (codes < 0).any():
         msg = f"milestone_key: {(codes < 0).sum()} cells have no value in adata.obs[{name!r}]; each needs a milestone."
         raise ValueError(msg)
@@ -231,12 +223,5 @@ def _milestones_of(adata: AnnData, name: str) -> NDArray[np.int64]:
 
 def _earliest(adata: AnnData, time_key: str) -> NDArray[np.int64]:
     """Rows of the earliest cells."""
-    column = _column(adata, time_key, "time_key")
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(object)
-    time = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
-    known = np.isfinite(time)
-    if not known.any() or np.ptp(time[known]) == 0:
-        msg = f"time_key: adata.obs[{time_key!r}] holds no two different numbers, so it says nothing of direction."
-        raise ValueError(msg)
+    time, known = known_times(adata, time_key)
     return np.flatnonzero(known & (time <= np.quantile(time[known], EARLIEST)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from hdtree_sc._errors import listing, require_obs, require_uns
+from hdtree_sc._errors import listing, require_column, require_obs, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.get._expression import Expression
 from hdtree_sc.tl._ranking import rank_groups, ranked
@@ -185,10 +185,7 @@ def _batches(adata: AnnData, batch_key: str | None) -> NDArray[np.int64]:
     """Number of the batch of each cell; -1 for cells without one."""
     if batch_key is None:
         return np.zeros(adata.n_obs, dtype=np.int64)
-    if batch_key not in adata.obs:
-        msg = f"batch_key: adata.obs has no column {batch_key!r}. It has: {listing(adata.obs.columns)}."
-        raise KeyError(msg)
-    return pd.factorize(adata.obs[batch_key])[0].astype(np.int64)
+    return pd.factorize(require_column(adata, batch_key, "batch_key"))[0].astype(np.int64)
 
 
 def _compare(
