@@ -25,6 +25,12 @@ from hdtree_sc.model._file_format import SEAL, read_model
 
 OLD = Path(__file__).parent / "data" / "models_0.1.0.zip"
 """Models of every kind that version 0.1.0 wrote as pickles, their cells, and what they gave."""
+PLAIN = Path(__file__).parent / "data" / "models_0.1.0_plain.zip"
+"""An HDTree and a TreeVAE with generators that version 0.1.0 wrote as plain values, their cells, and what they gave.
+
+HDTree (10 and 2 epochs) and TreeVAE (30 and 2, ``max_leaves=3``, ``split_rule="largest"``) of the sizes below; weights
+were rounded to 16 bits before they were saved, for a small file.
+"""
 SMALL = {"n_latent": 3, "n_hidden": 8, "n_layers": 1, "n_pcs": 3, "n_input_pcs": 3}
 CLASSES = {"HDTree": ht.HDTree, "TreeVAE": ht.TreeVAE, "BranchedDiffusion": ht.BranchedDiffusion}
 
@@ -190,6 +196,38 @@ def test_files_of_version_0_1_0_load_if_trusted_and_are_saved_as_new_ones(name, 
     again = cls.load(tmp_path / "new", adata=False)
     assert np.array_equal(again.get_latent(cells), model.get_latent(cells))
     assert_same(attributes(again), attributes(model))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    with zipfile.ZipFile(PLAIN) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["HDTree", "TreeVAE"])
+def test_plain_files_of_version_0_1_0_load_and_give_what_they_gave(name, plain):
+    cls, expected = CLASSES[name], np.load(plain / "expected.npz")
+    obs = pd.DataFrame({"branch": expected["branch"]}, index=[f"cell_{i}" for i in range(60)])
+    obs["batch"] = np.where(np.arange(60) % 2, "a", "b")
+    cells = ad.AnnData(expected["counts"].astype(np.float32), obs, pd.DataFrame(index=[f"gene_{i}" for i in range(12)]))
+    model = cls.load(plain / name, adata=cells)
+    tree = model.get_tree()
+    assert list(tree.nodes) == expected[f"{name}.nodes"].tolist()
+    np.testing.assert_allclose(tree.heights, expected[f"{name}.heights"])
+    np.testing.assert_allclose(model.get_latent(), expected[f"{name}.latent"], atol=1e-5)
+    np.testing.assert_allclose(
+        model.get_node_probabilities().to_numpy(), expected[f"{name}.probabilities"], rtol=1e-4, atol=1e-5
+    )
+    rows = {"indices": slice(0, 8), "n_steps": 5, "seed": 0}
+    made = {
+        "generate": model.generate(6, n_steps=5, seed=0),
+        "transmute": model.transmute(target=tree.leaves[-1], **rows),
+        "reconstruct": model.reconstruct(**rows),
+    }
+    for verb, out in made.items():
+        np.testing.assert_allclose(out.layers["mean"], expected[f"{name}.{verb}_mean"], rtol=1e-3, atol=1e-3)
 
 
 class Stranger:
