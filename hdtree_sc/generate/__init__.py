@@ -1,0 +1,40 @@
+"""The generator of a trained model: places, fit, sampling, transport, hybrids and extension; arrays in and out."""
+
+from hdtree_sc.generate._arrays import DecoderInputs, GeneratedArrays, seeded
+from hdtree_sc.generate._cells import CellWriter
+from hdtree_sc.generate._class_tree import CRITERIA, ClassTreeFit, Criterion, denoising_scores
+from hdtree_sc.generate._extension import ClassExtension
+from hdtree_sc.generate._fit import LEAST_HEIGHT, ClassFit, GeneratorFit, LatentTreeFit, LearnedCells, where_of
+from hdtree_sc.generate._from_root import LatentTreeGenerator
+from hdtree_sc.generate._generator import SAMPLING_BATCH, EncodedCells, Generator, Route, Sampling
+from hdtree_sc.generate._places import ClassPlaces, LatentTreePlaces, Place, Places
+from hdtree_sc.generate._shared_prefix import ClassGenerator
+
+__all__ = [
+    "CRITERIA",
+    "LEAST_HEIGHT",
+    "SAMPLING_BATCH",
+    "CellWriter",
+    "ClassExtension",
+    "ClassFit",
+    "ClassGenerator",
+    "ClassPlaces",
+    "ClassTreeFit",
+    "Criterion",
+    "DecoderInputs",
+    "EncodedCells",
+    "GeneratedArrays",
+    "Generator",
+    "GeneratorFit",
+    "LatentTreeFit",
+    "LatentTreeGenerator",
+    "LatentTreePlaces",
+    "LearnedCells",
+    "Place",
+    "Places",
+    "Route",
+    "Sampling",
+    "denoising_scores",
+    "seeded",
+    "where_of",
+]

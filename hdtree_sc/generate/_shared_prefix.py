@@ -1,0 +1,84 @@
+"""Several classes at once: the noisy part of their paths is sampled together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from hdtree_sc.generate._generator import Generator, Sampling
+from hdtree_sc.module._latent_diffusion import Where
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hdtree_sc.generate._places import ClassPlaces
+    from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
+
+
+class ClassGenerator(Generator):
+    """Generator of a module whose tree is one of classes."""
+
+    places: ClassPlaces
+    diffusion: BranchedLatentDiffusion
+
+    def classes(self, numbers: Sequence[int], n_cells: int) -> Where:
+        """Conditions of ``n_cells`` cells of each of some classes, class by class."""
+        node = torch.tensor(numbers, device=self.device).repeat_interleave(n_cells)
+        return Where(node, torch.zeros_like(node))
+
+    def shared(self, numbers: Sequence[int], n_cells: int, how: Sampling) -> tuple[torch.Tensor, dict[str, int]]:
+        """Whitened points of classes from the same noise, class by class, and what they cost.
+
+        Parameters
+        ----------
+        numbers
+            Numbers of the classes.
+        n_cells
+            Cells of each.
+        how
+            Sampling.
+
+        Returns
+        -------
+        Points (n_classes * n_cells, d), and ``network_calls`` and ``network_calls_unshared``: calls for each of the
+        ``n_cells``, and what they would be without.
+        """
+        parts = [
+            self._family(numbers, len(rows), how)
+            for rows in torch.arange(n_cells).split(max(1, how.batch_size // len(numbers)))
+        ]
+        # classes first, then the cells of each
+        whitened = torch.cat([points for points, _ in parts], 1).flatten(0, 1)
+        alone = len(self.diffusion.way(None, None, how.n_steps)) - 1
+        twice = 1 if how.guidance == 1.0 else 2
+        calls = {"network_calls": parts[0][1] * twice, "network_calls_unshared": alone * len(numbers) * twice}
+        return whitened, calls
+
+    def _family(self, numbers: Sequence[int], n: int, how: Sampling) -> tuple[torch.Tensor, int]:
+        """Whitened points of classes, (n_classes, n, d), and the network calls of each row's whole family.
+
+        Every node on the path to a class is passed once, from the branch point above it down to its own.
+        """
+        diffusion, tree = self.diffusion, self.places.classes
+        wanted, calls = tree.below()[list(numbers)].any(0), 0
+        start = torch.randn(n, diffusion.centre.shape[0], device=diffusion.centre.device)
+        at: dict[int, tuple[torch.Tensor, float | None]] = {-1: (start, None)}
+        for node in np.flatnonzero(wanted).tolist():
+            parent = tree.parents[node]
+            x, level = at[parent]
+            if np.isfinite(tree.opens[node]) and level is not None and tree.opens[node] > level:
+                x, level = at[-1]  # it parts before its parent does
+            stop = None if tree.labels[node] else float(min(tree.levels[node], diffusion.schedule.highest))
+            if stop is not None and level is not None and stop >= level:
+                at[node] = (x, level)  # a node that parts where its parent does
+                continue
+            where = Where.of((node, 0), n, start.device)
+            if stop is None or level is not None or stop < diffusion.schedule.highest:
+                calls += len(diffusion.way(level, stop, how.n_steps)) - 1
+                x = diffusion.flow(
+                    x, where, start=level, stop=stop, n_steps=how.n_steps, method=how.method, guidance=how.guidance
+                )
+            at[node] = (x, stop)
+        return torch.stack([at[number][0] for number in numbers]), calls
