@@ -11,7 +11,7 @@ import scanpy as sc
 from sklearn.decomposition import PCA
 
 from benchmarks import _clusters, _data, _measures
-from hdtree_sc.tl._root import medoid
+from hdtree_sc.graph._neighbors import medoid
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import scanpy as sc
 from scipy.cluster.hierarchy import linkage
 
 import hdtree_sc as ht
-from hdtree_sc.tree._agglomerate import group_means, ward_linkage
+from hdtree_sc.graph._agglomerate import group_means, ward_linkage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

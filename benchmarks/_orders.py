@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 
 from benchmarks import _clusters
-from hdtree_sc.tree._agglomerate import group_means
+from hdtree_sc.graph._agglomerate import group_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

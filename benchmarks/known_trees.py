@@ -23,8 +23,8 @@ from benchmarks import _clusters, _data, _hdtree, _report, _run
 from benchmarks._cells import NotApplicable
 from benchmarks._run import Method
 from hdtree_sc import Tree
+from hdtree_sc.graph._agglomerate import group_means
 from hdtree_sc.metrics._ancestors import Meetings
-from hdtree_sc.tree._agglomerate import group_means
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import hdtree_sc as ht
 from benchmarks import _hdtree, _legacy, _measures, _report, _run
 from benchmarks._cells import NotApplicable
 from benchmarks._run import Method
-from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.graph._neighbors import nearest_neighbors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import numpy as np
 
 import hdtree_sc as ht
 from benchmarks import _data, _hdtree, topology
-from hdtree_sc.tl._root import medoid
+from hdtree_sc.graph._neighbors import medoid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import hdtree_sc as ht
-from hdtree_sc.tl import _walk_solver
-from hdtree_sc.tl._absorption import absorption, first_met
+from hdtree_sc.graph import _walk_solver
+from hdtree_sc.graph._absorption import absorption, first_met
 
 
 def by_elimination(strengths: sparse.csr_matrix, time: np.ndarray, end: np.ndarray, width: float) -> np.ndarray:

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage, linkage
 from sklearn.cluster import KMeans
 
-from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tree._agglomerate import (
+from hdtree_sc.graph._agglomerate import (
     group_means,
     heap_layout,
     information_linkage,
@@ -16,6 +15,7 @@ from hdtree_sc.tree._agglomerate import (
     link_linkage,
     ward_linkage,
 )
+from hdtree_sc.graph._neighbors import nearest_neighbors
 
 
 @given(seed=st.integers(0, 1000), m=st.integers(2, 30))

@@ -117,7 +117,8 @@ def small(request):
     """
     import scvi
 
-    from hdtree_sc.model import _class_mixin, _diffusion_mixin, _map_fit
+    from hdtree_sc.growth import _map_fit
+    from hdtree_sc.model import _class_mixin, _diffusion_mixin
 
     model_class = MODELS[request.param]
     adata = ht.datasets.branching(150, 40, "easy")

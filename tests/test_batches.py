@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 import hdtree_sc as ht
 from hdtree_sc.data._batches import align, neighbors_in_batches, partners_across, within_batches
-from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.graph._neighbors import nearest_neighbors
 
 
 def components(adata, n=10):

@@ -13,7 +13,7 @@ from scipy.spatial.distance import squareform
 from scipy.stats import norm
 
 from hdtree_sc import Tree
-from hdtree_sc.model._class_moments import class_moments
+from hdtree_sc.stats._class_moments import class_moments
 from hdtree_sc.tree._branch_points import mixing_levels, node_heights
 
 QUICK = settings(max_examples=40, deadline=None)

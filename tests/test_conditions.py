@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.special import expit
 
 import hdtree_sc as ht
-from hdtree_sc.tl._share_test import _fit
+from hdtree_sc.stats._shares import _fit
 
 
 def with_samples(adata, *, depleted: str | None = None, n: int = 4, seed: int = 0):

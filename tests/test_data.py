@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 import hdtree_sc as ht
-from hdtree_sc.data import _neighbors
-from hdtree_sc.data._neighbors import nearest_neighbors, without_self
 from hdtree_sc.data._splitter import PairSampler, PairSplitter
+from hdtree_sc.graph import _neighbors
+from hdtree_sc.graph._neighbors import nearest_neighbors, without_self
 
 
 def test_neighbours_are_the_nearest_others():

@@ -13,11 +13,11 @@ from scipy import sparse
 from sklearn.metrics import normalized_mutual_info_score
 
 import hdtree_sc as ht
-from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.model import _growth
-from hdtree_sc.model._growth import Cells, Growth
-from hdtree_sc.model._teaching import teaching
-from hdtree_sc.model._walks import walk_information
+from hdtree_sc.graph._neighbors import nearest_neighbors
+from hdtree_sc.graph._walks import walk_information
+from hdtree_sc.growth import _growth
+from hdtree_sc.growth._growth import Cells, Growth
+from hdtree_sc.growth._row_optimizer import teaching
 from hdtree_sc.module import TreeVAEModule
 
 N_EMBEDDING, N_DETAIL, N_GENES = 4, 2, 12

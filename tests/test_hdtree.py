@@ -18,7 +18,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import hdtree_sc as ht
-from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.graph._neighbors import nearest_neighbors
 
 
 def quick(adata, seed=0, max_epochs=2, setup=None, train=None, **kwargs):

@@ -12,12 +12,12 @@ from sklearn.metrics import mutual_info_score
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.nn import functional as F
 
-from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.graph._agglomerate import group_means, information_linkage, link_counts
+from hdtree_sc.graph._bisect import best_bisection, mutual_information, two_sides
+from hdtree_sc.graph._neighbors import nearest_neighbors
 from hdtree_sc.nn import LatentTree, LeafDecoder
 from hdtree_sc.nn._latent_tree import FIRST_LOG_VARIANCE, precision_weighted
 from hdtree_sc.nn._stacked import StackedMLP
-from hdtree_sc.tree._agglomerate import group_means, information_linkage, link_counts
-from hdtree_sc.tree._bisect import best_bisection, mutual_information, two_sides
 
 N_EMBEDDING, N_DETAIL, N_LATENT = 5, 2, 3
 

@@ -19,25 +19,30 @@ TRAINING = {"lightning", "pytorch_lightning", "scvi", "torch"}
 HEAVY = TRAINING | {"numba", "pynndescent", "scanpy", "seaborn", "umap"}
 LIGHT_NAMES = "ht.tl, ht.pl, ht.get, ht.metrics, ht.datasets, ht.Tree"
 
-# Which rooms of the package a room may import (itself always); `diffusion` and `nn` are pure torch and import none.
+# Which rooms of the package a room may import (itself always); `diffusion` and `nn` are pure torch, `stats`
+# is pure numbers, and they import none.
 ROOMS: dict[str, set[str]] = {
     "_disk": set(),
     "_errors": set(),
     "_keys": set(),
     "nn": set(),
     "diffusion": set(),
-    "data": {"_disk", "_errors", "_keys"},
-    "train": {"_errors", "_keys"},
+    "stats": set(),
     "tree": {"_errors", "_keys"},
     "graph": {"tree"},
+    "growth": {"nn", "tree", "graph"},
+    "data": {"_disk", "_errors", "_keys", "graph"},
+    "train": {"_errors", "_keys"},
     "module": {"_errors", "_keys", "nn", "diffusion"},
-    "model": {"_disk", "_errors", "_keys", "nn", "diffusion", "data", "train", "tree", "module"},
+    "model": {
+        "_disk", "_errors", "_keys", "nn", "diffusion", "stats", "data", "train", "tree", "graph", "growth", "module",
+    },
     "get": {"_disk", "_errors", "_keys", "tree"},
     "metrics": {"_errors", "_keys", "tree"},
     "datasets": {"_errors", "_keys", "tree"},
-    "pl": {"_errors", "_keys", "tree", "get"},
-    "tl": {"_errors", "_keys", "tree", "graph", "get", "data", "metrics"},
-}
+    "pl": {"_errors", "_keys", "tree", "stats", "get"},
+    "tl": {"_errors", "_keys", "tree", "graph", "stats", "get"},
+}  # fmt: skip
 # What stands above all rooms: the lazy top level and programs.
 ABOVE = {"__init__", "demo"}
 
@@ -47,7 +52,9 @@ ONLY: dict[str, set[str]] = {
     "_errors": {"numpy", "pandas", "scipy"},
     "_keys": set(),
     "tree": {"networkx", "numpy", "pandas", "scipy"},
-    "graph": {"numpy", "scipy"},
+    "graph": {"numpy", "pynndescent", "scipy", "sklearn"},
+    "stats": {"numpy", "scipy", "sklearn"},
+    "growth": {"numpy", "sklearn", "torch"},
     "nn": {"numpy", "torch"},
     "diffusion": {"numpy", "torch"},
 }
@@ -106,6 +113,25 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def private_imports(path: Path) -> set[str]:
+    """What a file imports from underscore files of other rooms, for type checkers too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        parts = [name.split(".") for name in names]
+        found |= {
+            ".".join(part[:3])
+            for part in parts
+            if part[0] == "hdtree_sc" and len(part) > 2 and part[2].startswith("_") and part[1] != room_of(path)
+        }
+    return found
+
+
 def sources(room: str) -> list[Path]:
     return [path for path in PACKAGE.rglob("*.py") if room_of(path) == room]
 
@@ -162,6 +188,12 @@ class TestRooms:
             inner = {name for name in imports_of(path) if name.split(".")[0] == "hdtree_sc"}
             upward = {name for name in inner if (name.split(".") + [""])[1] not in allowed}
             assert not upward, f"{path.relative_to(PACKAGE)} imports {sorted(upward)}"
+
+    @pytest.mark.parametrize("room", sorted({*ROOMS, *ABOVE}))
+    def test_a_room_is_entered_by_its_door(self, room):
+        for path in sources(room):
+            found = private_imports(path)
+            assert not found, f"{path.relative_to(PACKAGE)} imports {sorted(found)}: import from the room itself"
 
     @pytest.mark.parametrize("room", ROOMS)
     def test_a_room_keeps_to_its_outside_packages(self, room):

@@ -12,8 +12,8 @@ from sklearn.metrics import normalized_mutual_info_score
 
 import hdtree_sc as ht
 from hdtree_sc import Tree
+from hdtree_sc.graph._prune import modularity_gains, prune
 from hdtree_sc.tl import _cut_tree
-from hdtree_sc.tree._prune import modularity_gains, prune
 
 QUICK = settings(max_examples=50, deadline=None)
 

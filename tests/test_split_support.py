@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hdtree_sc.model._split_support import prune_unsupported
+from hdtree_sc.growth._split_support import prune_unsupported
 from hdtree_sc.nn import TreeCodebook
 
 N = 400

@@ -15,9 +15,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 import hdtree_sc as ht
-from hdtree_sc.model import _split_support
-from hdtree_sc.tl import _tree_replicate
-from hdtree_sc.tl._tree_replicate import Procedure, Replicate, Sample, rebuild
+from hdtree_sc.graph import _tree_replicate
+from hdtree_sc.graph._tree_replicate import Procedure, Replicate, Sample, rebuild
+from hdtree_sc.growth import _split_support
 from hdtree_sc.tl._tree_support import transfer_support
 
 
@@ -271,7 +271,7 @@ def test_on_all_cells_the_tree_of_the_model_comes_out_again(model, annotated):
 
 
 def test_the_price_of_a_split_is_that_of_the_model():
-    assert _tree_replicate.PRICE == _split_support.PRICE
+    assert _tree_replicate.MIN_AGREEMENT == _split_support.MIN_AGREEMENT
 
 
 @pytest.mark.parametrize("with_model", [True, False])

@@ -19,7 +19,8 @@ from helpers import QUIET
 from lightning.pytorch.callbacks import Callback
 
 import hdtree_sc as ht
-from hdtree_sc.model import _diffusion_mixin, _map_fit
+from hdtree_sc.growth import _map_fit
+from hdtree_sc.model import _diffusion_mixin
 
 MODELS = ("HDTree", "TreeVAE", "BranchedDiffusion")
 SMALL = {"n_hidden": 16, "n_layers": 1, "n_latent": 4}

@@ -10,7 +10,7 @@ from helpers import QUIET
 from scipy import sparse
 
 import hdtree_sc as ht
-from hdtree_sc.model import _map_fit
+from hdtree_sc.growth import _map_fit
 from hdtree_sc.module._latent_diffusion import Where
 from hdtree_sc.module._tree_diffusion import TreeLatentDiffusion, paths_to
 

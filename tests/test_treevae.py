@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from sklearn.metrics import normalized_mutual_info_score
 
 import hdtree_sc as ht
-from hdtree_sc.model import _map_fit
+from hdtree_sc.growth import _map_fit
 from hdtree_sc.nn import ImageEncoder, ImageHead
 
 

@@ -182,7 +182,7 @@ def test_inner_nodes_hold_the_cells_below_them(instant, adata):
 
 
 def test_the_permutation_test_is_calibrated_and_agrees_with_the_plain_distance():
-    from hdtree_sc.tl._energy import all_distances, energy, energy_test, two_sample
+    from hdtree_sc.stats._energy import all_distances, energy, energy_test, two_sample
 
     rng = np.random.default_rng(0)
     p = [energy_test(rng.normal(size=(20, 4)), rng.normal(size=(30, 4)), 99, rng)[1] for _ in range(200)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.graph import nearest_neighbors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from hdtree_sc._keys import ENCODER_INPUT, POSITIVE
 from hdtree_sc.data._batches import neighbors_in_batches
-from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.data._resident import PairCells, fits
+from hdtree_sc.graph import nearest_neighbors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

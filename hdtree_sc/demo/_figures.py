@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import hdtree_sc as ht
-from hdtree_sc.pl._training import training_curves
+from hdtree_sc.pl import training_curves
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ import pandas as pd
 
 from hdtree_sc import metrics
 from hdtree_sc.demo._figures import components
-from hdtree_sc.pl._training import training_curves
+from hdtree_sc.pl import training_curves
 from hdtree_sc.tree import Tree
 
 if TYPE_CHECKING:

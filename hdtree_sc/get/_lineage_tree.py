@@ -9,8 +9,7 @@ import pandas as pd
 
 from hdtree_sc._errors import require_column, require_obs, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.tree import Tree, subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData

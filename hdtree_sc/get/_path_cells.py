@@ -13,8 +13,7 @@ import pandas as pd
 from hdtree_sc._errors import listing, require_column, require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.get._path_names import ends_of_name, stored_name
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._cells import node_of_cells
+from hdtree_sc.tree import Tree, node_of_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData

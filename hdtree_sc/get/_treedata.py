@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._cells import node_of_cells
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.tree import Tree, node_of_cells, subtree_sums
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hdtree_sc.tree._agglomerate import link_counts
+from hdtree_sc.graph._agglomerate import link_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hdtree_sc.tree._agglomerate import group_means
+from hdtree_sc.graph._agglomerate import group_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from hdtree_sc.tree._prune import natural_cut
+from hdtree_sc.graph._prune import natural_cut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hdtree_sc.metrics import _check
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.tree import subtree_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,8 +15,7 @@ from hdtree_sc.model._setup_mixin import input_shape
 if TYPE_CHECKING:
     from scvi.model.base import BaseModelClass
 
-    from hdtree_sc.module import BranchedModule
-    from hdtree_sc.module._scvi_networks import ScviNetworks
+    from hdtree_sc.module import BranchedModule, ScviNetworks
 
 
 def taken_over(model: HDTree | SCVI, own: BaseModelClass) -> dict[str, Any]:

@@ -23,19 +23,17 @@ from hdtree_sc.model._setup_mixin import SetupMixin, input_shape
 from hdtree_sc.model._staged_training import StagedTrainingMixin
 from hdtree_sc.model._unplaced_mixin import UnplacedMixin
 from hdtree_sc.model._validation import check_likelihood, check_shape
-from hdtree_sc.module import BranchedModule
-from hdtree_sc.module._branched_diffusion import CONDITIONINGS
+from hdtree_sc.module import CONDITIONINGS, BranchedModule
 from hdtree_sc.train import with_own_settings
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._class_tree import LINKAGES, Linkage
+from hdtree_sc.tree import LINKAGES, Linkage, Tree
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from scvi.model import SCVI
 
     from hdtree_sc.model._hdtree import HDTree
-    from hdtree_sc.module._branched_diffusion import Conditioning
-    from hdtree_sc.nn._decoder import Likelihood
+    from hdtree_sc.module import Conditioning
+    from hdtree_sc.nn import Likelihood
 
 FEW_FEATURES = 64
 """So many continuous features need no encoder."""

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from hdtree_sc._errors import whole_number
 from hdtree_sc._keys import Keys
-from hdtree_sc.module._spaces import SPACES
+from hdtree_sc.module import SPACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

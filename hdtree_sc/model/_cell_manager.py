@@ -9,7 +9,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data._constants import _MANAGER_UUID_KEY, _SETUP_ARGS_KEY
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data._ordered_rows import OrderedManager
+from hdtree_sc.data import OrderedManager
 from hdtree_sc.model._fingerprint import Fingerprint
 
 if TYPE_CHECKING:

@@ -11,14 +11,11 @@ from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing, whole_number
 from hdtree_sc.diffusion import NoiseSchedule, alpha_sigma
-from hdtree_sc.model._class_moments import class_moments
 from hdtree_sc.model._diffusion_mixin import LEAST_HEIGHT, drawn_points
 from hdtree_sc.model._tree_mixin import TreeMixin
-from hdtree_sc.module._branched import GaussianClasses
-from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
-from hdtree_sc.module._latent_diffusion import Where
-from hdtree_sc.tree._branch_points import cosine_levels, mixing_levels
-from hdtree_sc.tree._class_tree import ClassTree, found_tree, given_tree, with_support
+from hdtree_sc.module import BranchedLatentDiffusion, GaussianClasses, Where
+from hdtree_sc.stats import class_moments
+from hdtree_sc.tree import ClassTree, cosine_levels, found_tree, given_tree, mixing_levels, with_support
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,21 +10,17 @@ import torch
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing, whole_number
-from hdtree_sc.data._category_names import positions_of
-from hdtree_sc.data._points import PointSplitter
-from hdtree_sc.model._class_moments import class_moments
-from hdtree_sc.module._donors import Donors
-from hdtree_sc.module._latent_diffusion import LatentDiffusion, Where
-from hdtree_sc.module._spaces import SPACES
+from hdtree_sc.data import PointSplitter, positions_of
+from hdtree_sc.module import SPACES, Donors, LatentDiffusion, Where
+from hdtree_sc.stats import class_moments
 from hdtree_sc.train import DiffusionPlan, TreeTrainRunner
-from hdtree_sc.tree._branch_points import mixing_levels, node_heights
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.tree import mixing_levels, node_heights, subtree_sums
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hdtree_sc.module._spaces import Space
-    from hdtree_sc.nn._path_conditioner import Gate
+    from hdtree_sc.module import Space
+    from hdtree_sc.nn import Gate
 
 EPOCHS = 40
 STEPS = 50

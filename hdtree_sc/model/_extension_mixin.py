@@ -12,21 +12,16 @@ from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing, whole_number
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data._category_names import text_of
-from hdtree_sc.data._obsm_field import features_of
-from hdtree_sc.data._points import PointSplitter
+from hdtree_sc.data import PointSplitter, features_of, text_of
 from hdtree_sc.model._cell_maker import seeded
 from hdtree_sc.model._class_mixin import ClassMixin
 from hdtree_sc.model._diffusion_mixin import LEAST_HEIGHT, STEPS, drawn_points, where_of
-from hdtree_sc.module._branched import GaussianClasses
-from hdtree_sc.module._branched_diffusion import BranchTraining
-from hdtree_sc.module._donors import Donors
-from hdtree_sc.module._latent_diffusion import Where
+from hdtree_sc.module import BranchTraining, Donors, GaussianClasses, Where
 from hdtree_sc.train import DiffusionPlan, TreeTrainer
-from hdtree_sc.tree._branch_points import mixing_levels
+from hdtree_sc.tree import mixing_levels
 
 if TYPE_CHECKING:
-    from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
+    from hdtree_sc.module import BranchedLatentDiffusion
 
 LEAST_CELLS = 10
 EPOCHS = 20

@@ -12,7 +12,7 @@ import torch
 from hdtree_sc.model._arguments import finite_number, whole_numbers
 from hdtree_sc.model._cell_maker import expected, seeded
 from hdtree_sc.model._generator_mixin import GeneratorMixin
-from hdtree_sc.module._latent_diffusion import Where, untold
+from hdtree_sc.module import Where, untold
 
 if TYPE_CHECKING:
     from anndata import AnnData

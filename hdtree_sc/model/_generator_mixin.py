@@ -11,9 +11,8 @@ import torch
 
 from hdtree_sc._errors import listing
 from hdtree_sc._keys import SOURCE, UNKNOWN, Keys
-from hdtree_sc.data._category_names import positions_of
-from hdtree_sc.diffusion import alpha_sigma
-from hdtree_sc.diffusion._sampler import METHODS
+from hdtree_sc.data import positions_of
+from hdtree_sc.diffusion import METHODS, alpha_sigma
 from hdtree_sc.model._arguments import finite_number, rows_of
 from hdtree_sc.model._cell_maker import (
     Made,
@@ -23,8 +22,7 @@ from hdtree_sc.model._cell_maker import (
     make_cells,
     new_names,
 )
-from hdtree_sc.module._latent_diffusion import Where
-from hdtree_sc.module._spaces import SPACES
+from hdtree_sc.module import SPACES, Where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

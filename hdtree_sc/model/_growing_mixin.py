@@ -9,10 +9,9 @@ import torch
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data._neighbors import spread_rows
+from hdtree_sc.graph import spread_rows
+from hdtree_sc.growth import SPLIT_RULES, Cells, Growth, SplitRule, fit_map
 from hdtree_sc.model._cell_maker import seeded
-from hdtree_sc.model._growth import SPLIT_RULES, Cells, Growth, SplitRule
-from hdtree_sc.model._map_fit import fit_map
 from hdtree_sc.model._pair_training import PairTrainingMixin
 from hdtree_sc.train import GrowingPlan
 

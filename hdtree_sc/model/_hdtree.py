@@ -9,7 +9,8 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import BaseModelClass
 
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data._category_names import text_of
+from hdtree_sc.data import text_of
+from hdtree_sc.growth import BUILDERS, TreeBuilder
 from hdtree_sc.model._codebook_mixin import CodebookMixin
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._expression_mixin import ExpressionMixin
@@ -19,7 +20,6 @@ from hdtree_sc.model._query_mixin import QueryMixin
 from hdtree_sc.model._setup_mixin import SetupMixin, input_shape
 from hdtree_sc.model._time_mixin import TimeMixin
 from hdtree_sc.model._training_mixin import TreeTrainingMixin
-from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder
 from hdtree_sc.model._unplaced_mixin import UnplacedMixin
 from hdtree_sc.model._validation import check_likelihood, check_shape
 from hdtree_sc.module import HDTreeModule
@@ -28,7 +28,7 @@ from hdtree_sc.train import with_own_settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from hdtree_sc.nn._decoder import Likelihood
+    from hdtree_sc.nn import Likelihood
 
 MANY_CELLS = 16_000
 """From so many cells on they can feed a larger encoder."""

@@ -10,8 +10,7 @@ import torch
 
 from hdtree_sc._errors import listing
 from hdtree_sc.model._tree_mixin import TreeMixin
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._names import path_names
+from hdtree_sc.tree import Tree, path_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

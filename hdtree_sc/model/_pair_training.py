@@ -10,7 +10,7 @@ import torch
 from scvi.model.base import UnsupervisedTrainingMixin
 
 from hdtree_sc._errors import whole_number
-from hdtree_sc.data._splitter import PairSplitter
+from hdtree_sc.data import PairSplitter
 from hdtree_sc.model._training_basics import TrainingBasics
 from hdtree_sc.train import TreeTrainRunner
 

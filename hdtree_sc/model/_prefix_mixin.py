@@ -12,7 +12,7 @@ from hdtree_sc.model._arguments import whole_numbers
 from hdtree_sc.model._cell_maker import seeded
 from hdtree_sc.model._class_mixin import ClassMixin
 from hdtree_sc.model._generative_mixin import SAMPLING_BATCH
-from hdtree_sc.module._latent_diffusion import Where
+from hdtree_sc.module import Where
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,13 +11,20 @@ from scvi.data.fields import LayerField, NumericalJointObsField
 
 from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data._category_fields import KIND_KEY, CategoryField, CategoryTableField
-from hdtree_sc.data._category_names import kind_of, positions_of, text_of, typed
-from hdtree_sc.data._number_field import NumberField
-from hdtree_sc.data._obsm_field import ObsmFeatureField
+from hdtree_sc.data import (
+    KIND_KEY,
+    CategoryField,
+    CategoryTableField,
+    NumberField,
+    ObsmFeatureField,
+    kind_of,
+    positions_of,
+    text_of,
+    typed,
+)
 from hdtree_sc.model._cell_manager import CellManager
 from hdtree_sc.model._validation import check_names, check_setup
-from hdtree_sc.module._hdtree import TIME_KEY
+from hdtree_sc.module import TIME_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

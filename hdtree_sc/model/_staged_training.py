@@ -11,10 +11,10 @@ import torch
 from scvi.model.base import UnsupervisedTrainingMixin
 
 from hdtree_sc._errors import whole_number
-from hdtree_sc.data._splitter import FittingSplitter
-from hdtree_sc.model._map_fit import fit_map
+from hdtree_sc.data import FittingSplitter
+from hdtree_sc.growth import fit_map
 from hdtree_sc.model._training_basics import TrainingBasics
-from hdtree_sc.module._branched import COLLAPSED
+from hdtree_sc.module import COLLAPSED
 from hdtree_sc.train import OneCyclePlan, TreeTrainRunner, written_or_warned
 
 TARGET_STEPS = 1500

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hdtree_sc.module._hdtree import TIME_KEY
+from hdtree_sc.module import TIME_KEY
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,8 +10,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data._category_names import positions_of
-from hdtree_sc.data._obsm_field import features_of
+from hdtree_sc.data import features_of, positions_of
 from hdtree_sc.model._align import feature_names_of, known_categories
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scvi import settings
 
-from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.graph import nearest_neighbors
+from hdtree_sc.growth import BUILDERS, TreeBuilder, build_tree
 from hdtree_sc.model._pair_training import PairTrainingMixin
-from hdtree_sc.model._tree_builder import BUILDERS, TreeBuilder, build_tree
 from hdtree_sc.train import TreeTrainingPlan
 
 if TYPE_CHECKING:

@@ -15,9 +15,7 @@ from hdtree_sc.model._arguments import whole_numbers
 from hdtree_sc.model._cell_maker import Surroundings, drawn_cells, seeded
 from hdtree_sc.model._diffusion_mixin import DiffusionMixin
 from hdtree_sc.model._generative_mixin import SAMPLING_BATCH, GenerativeMixin
-from hdtree_sc.module._latent_diffusion import Where
-from hdtree_sc.module._spaces import SPACES
-from hdtree_sc.module._tree_diffusion import TREE_CONDITIONS, paths_to
+from hdtree_sc.module import SPACES, TREE_CONDITIONS, Where, paths_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,10 +27,7 @@ if TYPE_CHECKING:
     from hdtree_sc.model._arguments import Rows
     from hdtree_sc.model._cell_maker import Made
     from hdtree_sc.model._generator_mixin import _RealCells
-    from hdtree_sc.module._donors import Donors
-    from hdtree_sc.module._latent_diffusion import LatentDiffusion
-    from hdtree_sc.module._spaces import Space
-    from hdtree_sc.module._tree_diffusion import TreeCondition
+    from hdtree_sc.module import Donors, LatentDiffusion, Space, TreeCondition
 
 
 ROOTS = ("cells", "normal")

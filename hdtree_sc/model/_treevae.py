@@ -26,7 +26,7 @@ from hdtree_sc.train import with_own_settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from hdtree_sc.nn._decoder import Likelihood
+    from hdtree_sc.nn import Likelihood
 
 
 @with_own_settings

@@ -12,13 +12,13 @@ from sklearn.cluster import KMeans
 
 from hdtree_sc._errors import NO_CALIBRATION
 from hdtree_sc.model._training_basics import principal_axes
-from hdtree_sc.nn._unplaced import LANDMARKS, NEAREST, PROFILES, UnplacedScore, nearest, with_peers
+from hdtree_sc.nn import LANDMARKS, NEAREST, PROFILES, UnplacedScore, nearest, with_peers
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from hdtree_sc.nn._scaler import ExpressionScaler
+    from hdtree_sc.nn import ExpressionScaler
 
 ALPHA = 0.05
 """Share of false calls."""

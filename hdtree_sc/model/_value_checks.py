@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from hdtree_sc._errors import listing
-from hdtree_sc.nn._decoder import LIKELIHOODS
+from hdtree_sc.nn import LIKELIHOODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

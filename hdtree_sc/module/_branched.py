@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch.distributions import Distribution
 
-    from hdtree_sc.nn._decoder import Likelihood
+    from hdtree_sc.nn import Likelihood
 
 Encoder = Literal["variational", "fixed", "scvi", "none"]
 """``"variational"``: trained; ``"fixed"``, ``"scvi"``: taken over; ``"none"``: features are the latent."""

@@ -14,9 +14,7 @@ from hdtree_sc.module._covariates import CovariateVector
 from hdtree_sc.module._donors import Donors
 from hdtree_sc.module._latent_diffusion import LatentDiffusion
 from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
-from hdtree_sc.nn import MLP
-from hdtree_sc.nn._scaler import ExpressionScaler
-from hdtree_sc.nn._unplaced import UnplacedScore
+from hdtree_sc.nn import MLP, ExpressionScaler, UnplacedScore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
     from torch.distributions import Distribution
 
     from hdtree_sc.module._spaces import Space
-    from hdtree_sc.nn import Decoder
-    from hdtree_sc.nn._decoder import Likelihood
+    from hdtree_sc.nn import Decoder, Likelihood
 
 
 class CellModule(BaseModuleClass):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch.distributions import Distribution
 
-    from hdtree_sc.nn._decoder import Likelihood
+    from hdtree_sc.nn import Likelihood
 
 TIME_KEY = "time"
 """Registry key of the time of collection."""

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from hdtree_sc.diffusion import CLEAN, NoiseSchedule, alpha_sigma, diffusion_loss, integrate
-from hdtree_sc.diffusion._objective import data_and_noise
+from hdtree_sc.diffusion import CLEAN, NoiseSchedule, alpha_sigma, data_and_noise, diffusion_loss, integrate
 from hdtree_sc.nn import Denoiser, PathConditioner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hdtree_sc.diffusion import Method, Target
-    from hdtree_sc.nn._path_conditioner import Gate
+    from hdtree_sc.nn import Gate
 
 N_CONDITION = 128
 NO_LABEL = 0

@@ -8,7 +8,7 @@ import torch
 from scvi.distributions import Normal
 
 from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
-from hdtree_sc.nn._scaler import TARGET_SUM
+from hdtree_sc.nn import TARGET_SUM
 
 if TYPE_CHECKING:
     from torch.distributions import Distribution

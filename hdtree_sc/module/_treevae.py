@@ -11,22 +11,26 @@ from scvi.module.base import LossOutput, auto_move_data
 
 from hdtree_sc.module._pair_module import PairModule
 from hdtree_sc.module._tree_diffusion import TreeLatentDiffusion
-from hdtree_sc.nn import MLP, ImageEncoder, ImageHead, LatentTree, LeafDecoder, soft_contrastive_loss
+from hdtree_sc.nn import (
+    LEAST_SHARE,
+    LEAST_SHARE_IN_BOUNDS,
+    MLP,
+    ImageEncoder,
+    ImageHead,
+    LatentTree,
+    LeafDecoder,
+    soft_contrastive_loss,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch.distributions import Distribution
 
-    from hdtree_sc.nn._decoder import Likelihood
-    from hdtree_sc.nn._latent_tree import Passage
+    from hdtree_sc.nn import Likelihood, Passage
 
 MOST_LEAVES = 2
 """In training, a cell is decoded at so many of its likeliest leaves."""
-LEAST_SHARE = 0.01
-"""In training, leaves that a cell reaches with less probability are not decoded for it."""
-LEAST_SHARE_IN_BOUNDS = 1e-4
-"""The same where bounds are told."""
 DETAIL_DROPOUT = 0.1
 """Dropout rate of the encoder of details, which no neighbours keep from learning cells by heart."""
 SAMPLED_AT_ONCE = 8192

@@ -8,7 +8,7 @@ from hdtree_sc.pl._lineage_tree import lineage_tree
 from hdtree_sc.pl._path import lineage_path
 from hdtree_sc.pl._path_heatmap import path_heatmap
 from hdtree_sc.pl._pseudotime import pseudotime
-from hdtree_sc.pl._training import training
+from hdtree_sc.pl._training import training, training_curves
 from hdtree_sc.pl._transmutation import transmutation
 from hdtree_sc.pl._tree import tree
 

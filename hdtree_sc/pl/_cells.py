@@ -12,9 +12,8 @@ import pandas as pd
 
 from hdtree_sc._errors import listing, require_obs, require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.get._expression import gene_columns
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.get import gene_columns
+from hdtree_sc.tree import Tree, subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,11 +10,10 @@ from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hdtree_sc.get._expression import Expression, gene_numbers, median_library
-from hdtree_sc.get._path_cells import path_cells
-from hdtree_sc.get._trends import design, trend_curves
+from hdtree_sc.get import Expression, gene_numbers, median_library, path_cells
 from hdtree_sc.pl import _cells, _draw, _panels, _style
 from hdtree_sc.pl._side import SideColumn, category_handles
+from hdtree_sc.stats import design, trend_curves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from hdtree_sc.get._expression import DataType
-    from hdtree_sc.get._path_cells import Order, PathCells, PathLike
-    from hdtree_sc.get._trends import Curves
+    from hdtree_sc.get import DataType, Order, PathCells, PathLike
+    from hdtree_sc.stats import Curves
 
 N_POINTS = 100
 """Points of a trend."""

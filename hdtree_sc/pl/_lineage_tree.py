@@ -10,7 +10,7 @@ import pandas as pd
 
 from hdtree_sc._errors import require_obs
 from hdtree_sc._keys import Keys
-from hdtree_sc.get._lineage_tree import RUN, milestones, shape_of
+from hdtree_sc.get import RUN_LINEAGE_TREE, milestones, shape_of
 from hdtree_sc.pl import _cells, _draw, _panels, _style
 from hdtree_sc.pl._layout import tree_layout
 from hdtree_sc.pl._scatter import CellMap
@@ -171,9 +171,9 @@ class _Lineage:
     def of(cls, adata: AnnData, stones: pd.DataFrame, keys: Keys) -> _Lineage:
         shape = shape_of(stones)
         stones = stones.loc[list(shape.nodes)]
-        milestone = stones.index.get_indexer(require_obs(adata, keys.milestone, RUN).astype(str))
-        branch = require_obs(adata, keys.branch, RUN).astype(str).to_numpy()
-        order = require_obs(adata, keys.pseudotime, RUN).to_numpy(dtype=float)
+        milestone = stones.index.get_indexer(require_obs(adata, keys.milestone, RUN_LINEAGE_TREE).astype(str))
+        branch = require_obs(adata, keys.branch, RUN_LINEAGE_TREE).astype(str).to_numpy()
+        order = require_obs(adata, keys.pseudotime, RUN_LINEAGE_TREE).to_numpy(dtype=float)
         own = stones["branch"].astype(str).to_numpy()
         # a cell of a milestone at a fork may be on the first edge of a branch behind it
         head = pd.Series(branch).map({own[i]: i for i in range(len(own) - 1, -1, -1)}).fillna(-1).to_numpy(dtype=int)

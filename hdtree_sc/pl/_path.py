@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from hdtree_sc._errors import listing
-from hdtree_sc.get._path_names import ends_of_name, stored_name
+from hdtree_sc.get import ends_of_name, stored_name
 from hdtree_sc.pl import _cells, _draw, _layout, _panels, _style
 from hdtree_sc.pl._cells import shares, tree_data
 from hdtree_sc.pl._scatter import CellMap, part_discs

@@ -10,11 +10,10 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-from hdtree_sc.get._expression import Expression, gene_numbers, median_library
-from hdtree_sc.get._path_cells import path_cells
-from hdtree_sc.get._trends import design, trend_curves, trend_test
+from hdtree_sc.get import Expression, gene_numbers, median_library, path_cells
 from hdtree_sc.pl import _cells, _style
 from hdtree_sc.pl._side import SideColumn
+from hdtree_sc.stats import design, trend_curves, trend_test
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from numpy.typing import NDArray
 
-    from hdtree_sc.get._expression import DataType
-    from hdtree_sc.get._path_cells import Order, PathCells, PathLike
+    from hdtree_sc.get import DataType, Order, PathCells, PathLike
 
 N_POINTS = 200
 """Columns of the heat map."""

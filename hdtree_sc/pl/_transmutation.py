@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from hdtree_sc._errors import listing
-from hdtree_sc.get._expression import gene_columns
-from hdtree_sc.get._transmuted import Values, source_rows, transmuted_types, types_column
+from hdtree_sc.get import Values, gene_columns, source_rows, transmuted_types, types_column
 from hdtree_sc.pl import _cells, _draw, _style
 from hdtree_sc.pl._panels import gathered
 from hdtree_sc.pl._scatter import CellMap

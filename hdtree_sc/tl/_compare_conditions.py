@@ -12,12 +12,10 @@ import pandas as pd
 from scipy import stats
 
 from hdtree_sc._errors import listing, require_column, require_uns
-from hdtree_sc.get._groups import cells_of_group, text_groups
+from hdtree_sc.get import cells_of_group, text_groups
+from hdtree_sc.stats import compare_shares
 from hdtree_sc.tl._condition_genes import condition_genes
-from hdtree_sc.tl._share_test import compare_shares
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._cells import node_of_cells
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.tree import Tree, node_of_cells, subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
-from hdtree_sc.get._expression import Expression
+from hdtree_sc.get import Expression
+from hdtree_sc.stats import moderated_t
 from hdtree_sc.tl._ranking import rank_groups, ranked
-from hdtree_sc.tl._share_test import squeeze
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,31 +123,6 @@ def _samples(expression: Expression, rows: NDArray[np.int64], contrast: Contrast
         return None
     effect, p = moderated_t(values, design)
     return tested, effect, p
-
-
-def moderated_t(
-    values: NDArray[np.float64], design: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Effect of the last column of a design and its p-value, variances shrunk to what is usual among genes.
-
-    Parameters
-    ----------
-    values
-        Log expression, (n_samples, n_genes).
-    design
-        ``(n_samples, n_columns)``.
-    """
-    inverse = np.linalg.pinv(design)
-    beta = inverse @ values
-    residual = values - design @ beta
-    df = len(design) - np.linalg.matrix_rank(design)
-    variance = np.square(residual).sum(0) / df
-    degrees = np.full(len(variance), float(df))
-    if len(variance) > 1 and (variance > 0).sum() > 1:
-        variance, degrees = squeeze(variance, degrees, variance > 0)
-    error = np.sqrt(variance * np.square(inverse[-1]).sum())
-    t = np.divide(beta[-1], error, out=np.zeros_like(error), where=error > 0)
-    return beta[-1], 2.0 * stats.t.sf(np.abs(t), degrees)
 
 
 def _cells(expression: Expression, rows: NDArray[np.int64], contrast: Contrast, min_cells: int) -> Found | None:

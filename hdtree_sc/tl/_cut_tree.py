@@ -9,10 +9,8 @@ import pandas as pd
 
 from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._cells import node_of_cells
-from hdtree_sc.tree._prune import natural_cut
+from hdtree_sc.graph import natural_cut, nearest_neighbors, spread_rows
+from hdtree_sc.tree import Tree, node_of_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData

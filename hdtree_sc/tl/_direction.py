@@ -10,11 +10,10 @@ from scipy import sparse
 
 from hdtree_sc._errors import require_column, require_obs, require_obsm
 from hdtree_sc._keys import Keys
-from hdtree_sc.graph._order import order_from, smoothed, within
-from hdtree_sc.tl._absorption import first_met
-from hdtree_sc.tl._root import medoid, start_cells
+from hdtree_sc.graph import first_met, medoid, order_from, smoothed, within
+from hdtree_sc.tl._root import start_cells
 from hdtree_sc.tl._terminal import names_in
-from hdtree_sc.tree._cells import node_of_cells
+from hdtree_sc.tree import node_of_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData

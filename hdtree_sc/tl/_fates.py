@@ -12,14 +12,11 @@ from scipy.stats import entropy
 
 from hdtree_sc._errors import require_column, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.tl._absorption import absorption
+from hdtree_sc.graph import Peaks, absorption, find_peaks, on_bridge, resolution, tip_cells, without_bridges
 from hdtree_sc.tl._direction import forward_time
-from hdtree_sc.tl._parts import bridge_cells, on_bridge, without_bridges
+from hdtree_sc.tl._parts import bridge_cells
 from hdtree_sc.tl._terminal import as_names, given_ends, names_of_ends
-from hdtree_sc.tl._tips import Peaks, find_peaks, resolution, tip_cells
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._cells import node_of_cells
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.tree import Tree, node_of_cells, subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData

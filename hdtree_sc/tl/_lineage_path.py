@@ -9,11 +9,10 @@ import pandas as pd
 
 from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.get._groups import text_groups
-from hdtree_sc.get._path_names import joined_name
-from hdtree_sc.tl._root import meaning, medoid, named_cells
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._cells import node_of_cells
+from hdtree_sc.get import joined_name, text_groups
+from hdtree_sc.graph import medoid
+from hdtree_sc.tl._root import meaning, named_cells
+from hdtree_sc.tree import Tree, node_of_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

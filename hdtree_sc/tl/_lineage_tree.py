@@ -10,15 +10,11 @@ from scipy import sparse
 
 from hdtree_sc._errors import require_column, require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.graph._backbone import Backbone, backbone, edge_support
-from hdtree_sc.graph._edge_positions import edge_positions
+from hdtree_sc.graph import Backbone, backbone, edge_positions, edge_support, medoid, nearest_neighbors
 from hdtree_sc.tl._direction import known_times, measured_time
 from hdtree_sc.tl._lineage_graph import expression_of, lineage_graph, stored_neighbors
 from hdtree_sc.tl._pseudotime import pseudotime, resolutions, root_cells
-from hdtree_sc.tl._root import medoid
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._cells import node_of_cells
+from hdtree_sc.tree import Tree, node_of_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData

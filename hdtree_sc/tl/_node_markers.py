@@ -10,7 +10,7 @@ import pandas as pd
 
 from hdtree_sc._errors import listing, require_column, require_obs, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.get._expression import Expression
+from hdtree_sc.get import Expression
 from hdtree_sc.tl._ranking import rank_groups, ranked
 from hdtree_sc.tree import Tree
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from hdtree_sc.get._expression import DataType
+    from hdtree_sc.get import DataType
     from hdtree_sc.tl._ranking import Method
 
 COLUMNS = (

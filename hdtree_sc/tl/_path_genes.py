@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from hdtree_sc.get._expression import Expression, median_library
-from hdtree_sc.get._path_cells import path_cells
-from hdtree_sc.get._trends import Curves, design, trend_curves, trend_test
+from hdtree_sc.get import Expression, median_library, path_cells
+from hdtree_sc.stats import Curves, design, trend_curves, trend_test
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from hdtree_sc.get._expression import DataType
-    from hdtree_sc.get._path_cells import Order, PathLike
+    from hdtree_sc.get import DataType, Order, PathLike
 
 N_POINTS = 100
 """Points at which a trend is looked at."""

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from hdtree_sc.data._neighbors import spread_rows
-from hdtree_sc.tl._energy import all_distances, mean_distances, mean_within, parts
-from hdtree_sc.tl._lineage_graph import MIN_LINKS
-from hdtree_sc.tree._agglomerate import link_counts
+from hdtree_sc.graph import MIN_LINKS, link_counts, spread_rows
+from hdtree_sc.stats import all_distances, mean_distances, mean_within, row_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from hdtree_sc.tl._energy import Points
+    from hdtree_sc.stats import Points
     from hdtree_sc.tree import Tree
 
     Rows = NDArray[np.intp]
@@ -69,7 +67,7 @@ def share_far(samples: Sequence[Points], cells: Cells) -> Points:
     out = []
     for sample in samples:
         nearest, shortest = np.empty(len(sample), dtype=np.intp), np.empty(len(sample))
-        for rows in parts(len(sample), len(cells.points)):
+        for rows in row_blocks(len(sample), len(cells.points)):
             away = all_distances(sample[rows], cells.points)
             nearest[rows], shortest[rows] = away.argmin(1), away.min(1)
         leaves = cells.leaf[nearest]
@@ -90,23 +88,6 @@ def interpolated(a: Points, b: Points, onto: Points, n: int, rng: np.random.Gene
 
 
 # -- p-values ----------------------------------------------------------------------------------------------------
-
-
-def share_below(null: Points, values: Points) -> Points:
-    """Share of a null at most as large as each value, the value itself counted; missing values stay missing."""
-    below = np.searchsorted(np.sort(null), values, side="right")
-    return np.where(np.isnan(values), np.nan, (1 + below) / (1 + len(null)))
-
-
-def combined(p: Points) -> float:
-    """One p-value of several: Fisher's or Simes', whichever is lower, times two."""
-    from scipy.stats import combine_pvalues
-
-    if len(p) < 2:
-        return float(p[0]) if len(p) else float("nan")
-    several = float(combine_pvalues(np.maximum(p, 1e-300), method="fisher").pvalue)
-    one = float((np.sort(p) * len(p) / np.arange(1, len(p) + 1)).min())
-    return min(1.0, 2 * min(several, one))
 
 
 def gaps(gap_p: Points, far: Points, alpha: float) -> NDArray[np.bool_]:

@@ -10,14 +10,21 @@ import pandas as pd
 
 from hdtree_sc._errors import listing, require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.graph._order import consensus_order, finished, order_from, within
+from hdtree_sc.graph import (
+    Interval,
+    bootstrap,
+    consensus_order,
+    finished,
+    medoid,
+    order_from,
+    parts_of,
+    within,
+    without_bridges,
+)
 from hdtree_sc.tl._lineage_graph import expression_of
-from hdtree_sc.tl._parts import bridges_of, parts_of, starts_of, without_bridges
-from hdtree_sc.tl._pseudotime_bootstrap import Interval, bootstrap
-from hdtree_sc.tl._root import medoid, start_cells
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._cells import node_of_cells
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.tl._parts import bridges_of, starts_of
+from hdtree_sc.tl._root import start_cells
+from hdtree_sc.tree import Tree, node_of_cells, subtree_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

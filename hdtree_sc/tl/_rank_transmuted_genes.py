@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from hdtree_sc.get._transmuted import Values, blocks, source_cells
+from hdtree_sc.get import Values, blocks, source_cells
 from hdtree_sc.tl._transmuted import averager, correlations, source_and_target
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from hdtree_sc.get._expression import Expression
+    from hdtree_sc.get import Expression
 
 Method = Literal["wilcoxon", "t-test"]
 """Tests whose score is a z value, or nearly so, and can be added up over batches."""

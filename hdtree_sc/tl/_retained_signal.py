@@ -9,8 +9,8 @@ import pandas as pd
 from scipy import sparse
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
-from hdtree_sc.get._transmuted import Values, source_cells, source_rows
+from hdtree_sc.get import Values, source_cells, source_rows
+from hdtree_sc.graph import nearest_neighbors, spread_rows
 from hdtree_sc.tl._transmuted import averager, correlations, source_and_target
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hdtree_sc._errors import listing
-from hdtree_sc.get._groups import cells_of_group
+from hdtree_sc.get import cells_of_group
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from hdtree_sc.tree import Tree
 
 Kind = Literal["cell", "node"]
-
-
-def medoid(points: NDArray[np.floating], cells: NDArray[np.integer]) -> int:
-    """The cell that is nearest to the mean of some cells: where a group of cells stands."""
-    chosen = points[cells]
-    return int(cells[np.square(chosen - chosen.mean(0)).sum(1).argmin()])
 
 
 def meaning(adata: AnnData, shape: Tree, name: object, *, argument: str) -> tuple[Kind, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hdtree_sc._errors import listing
-from hdtree_sc.get._groups import text_groups
+from hdtree_sc.get import text_groups
 from hdtree_sc.tl._root import named_cells
 
 if TYPE_CHECKING:

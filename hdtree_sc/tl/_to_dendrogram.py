@@ -9,8 +9,8 @@ from scipy.cluster import hierarchy
 
 from hdtree_sc._errors import require_obsm
 from hdtree_sc._keys import Keys
+from hdtree_sc.graph import group_means
 from hdtree_sc.tl._groups import NodeGroups, node_groups
-from hdtree_sc.tree._agglomerate import group_means
 
 if TYPE_CHECKING:
     from anndata import AnnData

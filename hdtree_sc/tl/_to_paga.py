@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from hdtree_sc._errors import require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.graph._stray_links import over_expected
+from hdtree_sc.graph import over_expected
 from hdtree_sc.tl._groups import NodeGroups, node_groups
 
 if TYPE_CHECKING:

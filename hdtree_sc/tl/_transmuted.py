@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from hdtree_sc.get._groups import cells_of_group
-from hdtree_sc.get._transmuted import transmuted_types, types_column
+from hdtree_sc.get import cells_of_group, transmuted_types, types_column
 
 if TYPE_CHECKING:
     from anndata import AnnData

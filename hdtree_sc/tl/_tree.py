@@ -10,7 +10,7 @@ import pandas as pd
 
 from hdtree_sc._errors import NO_CALIBRATION
 from hdtree_sc._keys import Keys
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.tree import subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,19 +8,19 @@ import numpy as np
 
 from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tl._lineage_graph import are_near, expression_of, stored_neighbors
-from hdtree_sc.tl._tree_replicate import (
+from hdtree_sc.graph import (
     BUILDERS,
     Procedure,
     Replicate,
     Sample,
+    are_near,
     clade_overlap,
+    link_counts,
+    nearest_neighbors,
     rebuild,
 )
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._agglomerate import link_counts
-from hdtree_sc.tree._cells import node_of_cells
+from hdtree_sc.tl._lineage_graph import expression_of, stored_neighbors
+from hdtree_sc.tree import Tree, node_of_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,31 +9,19 @@ import pandas as pd
 
 from hdtree_sc._errors import listing, require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.get._path_names import joined_name, stored_name
-from hdtree_sc.tl._energy import all_distances, energy, energy_floor, energy_test
+from hdtree_sc.get import joined_name, stored_name
+from hdtree_sc.graph import nearest_neighbors
+from hdtree_sc.stats import all_distances, combined_p, energy, energy_floor, energy_test, share_below
 from hdtree_sc.tl._lineage_graph import stored_neighbors
-from hdtree_sc.tl._path_statistics import (
-    MIN_CELLS,
-    Cells,
-    Leaves,
-    Links,
-    at_most,
-    combined,
-    gaps,
-    interpolated,
-    share_below,
-    share_far,
-)
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._cells import node_of_cells
+from hdtree_sc.tl._path_statistics import MIN_CELLS, Cells, Leaves, Links, at_most, gaps, interpolated, share_far
+from hdtree_sc.tree import Tree, node_of_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-    from hdtree_sc.tl._energy import Points
+    from hdtree_sc.stats import Points
 
 RUN = "hdtree_sc.tl.tree(adata, model)"
 MAX_CELLS = 300
@@ -319,7 +307,7 @@ def _compare(
     step = np.array([np.nan, *(energy(real[i], real[j], both) for (i, j), both in zip(pairs, shared, strict=True))])
     counted = np.array([np.nan, *(links.between(rows[i], rows[j]) for i, j in pairs)])
     gap_p = np.array([np.nan, *(links.p(counted[j], len(rows[i]), len(rows[j])) for i, j in pairs)])
-    path_p, random_p = combined(gap_p[1:]), leaves.random_p(step[1:], n_null, rng)
+    path_p, random_p = combined_p(gap_p[1:]), leaves.random_p(step[1:], n_null, rng)
     is_null = bool(path_p < alpha)
     table = pd.DataFrame(
         {

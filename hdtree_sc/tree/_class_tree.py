@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
 
 from hdtree_sc._errors import listing
 from hdtree_sc.tree._branch_points import node_heights
@@ -167,6 +165,9 @@ def found_tree(
     method
         Linkage.
     """
+    from scipy.cluster.hierarchy import linkage  # slow to import
+    from scipy.spatial.distance import squareform
+
     n = len(labels)
     floor = levels[~np.eye(n, dtype=bool)].min()
     apart = levels - floor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hdtree_sc.get._expression import Expression
 
 BLOCK = 2_000_000
 """Values of a block of genes that is dense at once."""
@@ -26,6 +25,17 @@ MAX_RATE = 30.0
 """Largest logarithm of a rate over the mean of its gene, against overflow."""
 TOLERANCE = 1e-3
 """A fit stands when no coefficient moves by more."""
+
+
+class Values(Protocol):
+    """Cells by genes, of which some genes at a time are made dense."""
+
+    @property
+    def library(self) -> NDArray[np.float64] | None:
+        """Library size of each cell, (n,), where values are counts."""
+
+    def dense(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Values of some genes, (n, n_genes)."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ def blocks(n_genes: int, n_cells: int) -> Iterator[slice]:
 # -- test --------------------------------------------------------------------------------------------------------
 
 
-def trend_test(expression: Expression, plan: Design, genes: NDArray[np.int64]) -> Test:
+def trend_test(expression: Values, plan: Design, genes: NDArray[np.int64]) -> Test:
     """Test whether genes change along the ordering, given the batches.
 
     The score test in its F form: the model without a trend is fitted, its working residuals are regressed on the
@@ -222,7 +232,7 @@ def _gram(columns: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[
 
 
 def trend_curves(
-    expression: Expression, plan: Design, genes: NDArray[np.int64], *, target_sum: float = 1.0, level: float = 0.95
+    expression: Values, plan: Design, genes: NDArray[np.int64], *, target_sum: float = 1.0, level: float = 0.95
 ) -> Curves:
     """Trends of genes, at the average of the batches.
 

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hdtree_sc.tree._agglomerate import link_counts
-from hdtree_sc.tree._cut import collapse
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.graph._agglomerate import link_counts
+from hdtree_sc.tree import collapse, subtree_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hdtree_sc.tree._tree import Tree
+    from hdtree_sc.tree import Tree
 
-PRICE = 0.25
+MIN_AGREEMENT = 0.25
 """Agreement beyond chance that a split must reach on held-out cells to be worth a leaf.
 
 On real data agreement is near 1 at the top of trees and falls to 0 to 0.2 where branches follow the noise of the

@@ -1,4 +1,4 @@
-"""Nearest neighbours of cells."""
+"""Cells in a space: the nearest to each, the one in the middle of a group, a choice spread over all."""
 
 from __future__ import annotations
 
@@ -75,3 +75,9 @@ def without_self(
 def spread_rows(n: int, most: int) -> NDArray[np.int64]:
     """At most ``most`` of ``n`` rows, in order: all, or a fixed random choice, as a stride may follow how cells lie."""
     return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).permutation(n)[:most])
+
+
+def medoid(points: NDArray[np.floating], cells: NDArray[np.integer]) -> int:
+    """The cell that is nearest to the mean of some cells: where a group of cells stands."""
+    chosen = points[cells]
+    return int(cells[np.square(chosen - chosen.mean(0)).sum(1).argmin()])

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tree._agglomerate import WALK_STEPS
-from hdtree_sc.tree._bisect import mutual_information
+from hdtree_sc.graph._agglomerate import WALK_STEPS
+from hdtree_sc.graph._bisect import mutual_information
+from hdtree_sc.graph._neighbors import nearest_neighbors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NEIGHBORS = 15
+WALK_NEIGHBORS = 15
 """A cell is linked to so many nearest others."""
 
 
@@ -58,7 +58,7 @@ def walk_information(
     ends = side.astype(float)
     for _ in range(WALK_STEPS - 1):
         ends = step @ ends
-    near, _ = nearest_neighbors(points, NEIGHBORS, queries=queries)
+    near, _ = nearest_neighbors(points, WALK_NEIGHBORS, queries=queries)
     chance = ends[near].mean(1)
     weight = np.array([1.0 - side.mean(), side.mean()])
     second = np.array([chance[~query_side].mean(), chance[query_side].mean()])

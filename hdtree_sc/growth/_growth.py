@@ -10,13 +10,19 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
-from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
-from hdtree_sc.model._teaching import teaching
-from hdtree_sc.model._walks import NEIGHBORS, entropy_of, walk_information
-from hdtree_sc.module._treevae import LEAST_SHARE, LEAST_SHARE_IN_BOUNDS
-from hdtree_sc.tree._agglomerate import group_means, link_counts
-from hdtree_sc.tree._bisect import best_bisection
-from hdtree_sc.tree._names import path_names
+from hdtree_sc.graph import (
+    WALK_NEIGHBORS,
+    best_bisection,
+    entropy_of,
+    group_means,
+    link_counts,
+    nearest_neighbors,
+    spread_rows,
+    walk_information,
+)
+from hdtree_sc.growth._row_optimizer import teaching
+from hdtree_sc.nn import LEAST_SHARE, LEAST_SHARE_IN_BOUNDS
+from hdtree_sc.tree import path_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +115,7 @@ class Growth:
     r"""Splits the leaves of a module's tree as long as held-out cells gain by it.
 
     A leaf is cut in two where that tells most about walks over its cells' nearest-neighbour links
-    (:func:`~hdtree_sc.tree._bisect.best_bisection`). The gain is the mutual information between the side of a held-out
+    (:func:`~hdtree_sc.graph.best_bisection`). The gain is the mutual information between the side of a held-out
     cell and the side on which a walk of eight steps from it ends; gains of splits add up to what the leaves tell of
     walks. All of it is worked out on embeddings that are computed once, so that no candidate is trained.
 
@@ -230,7 +236,7 @@ class Growth:
         codes = KMeans(n_codes, n_init=1, random_state=seed).fit(some)
         # of cells that are alike, k-means leaves groups empty
         held, group = np.unique(codes.labels_, return_inverse=True)
-        neighbors, _ = nearest_neighbors(some, NEIGHBORS, seed=seed)
+        neighbors, _ = nearest_neighbors(some, WALK_NEIGHBORS, seed=seed)
         links = link_counts(neighbors, group, len(held))
         least = max(1, self.min_leaf_size * len(some) // len(points))
         of_group = None
@@ -351,7 +357,7 @@ class Growth:
             side, theirs = (own[rows] == pair[1]).cpu().numpy(), (held_out[others] == pair[1]).cpu().numpy()
             some = spread_rows(len(rows), PROPOSAL_CELLS)
             points = self._points(self.train, rows)[some]
-            neighbors, _ = nearest_neighbors(points, NEIGHBORS)
+            neighbors, _ = nearest_neighbors(points, WALK_NEIGHBORS)
             queries = self._points(self.held_out, others)
             information = walk_information(points, side[some], neighbors, queries, theirs)
             if information < KEPT * entropy_of(side):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hdtree_sc.tree._agglomerate import _walks, information_linkage
+from hdtree_sc.graph._agglomerate import _walks, information_linkage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

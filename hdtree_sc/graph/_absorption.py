@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 
-from hdtree_sc.tl._walk_solver import Solution, solve_walk
+from hdtree_sc.graph._walk_solver import Solution, solve_walk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,11 +9,10 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 
-from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._agglomerate import heap_layout, information_linkage, link_counts, link_linkage, ward_linkage
-from hdtree_sc.tree._prune import PRICE, prune
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.graph._agglomerate import heap_layout, information_linkage, link_counts, link_linkage, ward_linkage
+from hdtree_sc.graph._neighbors import nearest_neighbors
+from hdtree_sc.graph._prune import MIN_AGREEMENT, prune
+from hdtree_sc.tree import Tree, subtree_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -222,7 +221,7 @@ def _gains(
         asked = (side >= 0) & under.any(1)
         agree = ((beside == side[:, None]) & under)[asked].sum(1) / under[asked].sum(1)
         chance = counts[side[asked]] / np.maximum(counts[parent[asked]], 1e-6)
-        np.add.at(gains, parent[asked], (agree - chance) - PRICE * (1.0 - chance))
+        np.add.at(gains, parent[asked], (agree - chance) - MIN_AGREEMENT * (1.0 - chance))
     return gains
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hdtree_sc.data._neighbors import nearest_neighbors
+from hdtree_sc.graph import nearest_neighbors
 from hdtree_sc.nn import soft_contrastive_loss
 
 if TYPE_CHECKING:

@@ -8,17 +8,18 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from hdtree_sc.data._neighbors import nearest_neighbors, spread_rows
-from hdtree_sc.model._split_support import prune_unsupported
-from hdtree_sc.tree._agglomerate import (
+from hdtree_sc.graph import (
     Linkage,
     group_means,
     heap_layout,
     information_linkage,
     link_counts,
     link_linkage,
+    nearest_neighbors,
+    spread_rows,
     ward_linkage,
 )
+from hdtree_sc.growth._split_support import prune_unsupported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.covariance import ledoit_wolf
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -29,6 +28,8 @@ def class_moments(
     -------
     Means (n_classes, d) and covariance (d, d).
     """
+    from sklearn.covariance import ledoit_wolf  # slow to import
+
     x, c = np.asarray(points, dtype=np.float64), np.asarray(classes)
     size = np.bincount(c, minlength=n_classes)
     sums = np.zeros((n_classes, x.shape[1]))

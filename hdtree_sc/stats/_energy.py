@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
 
-    Points = NDArray[np.float64]
-
+Points = NDArray[np.float64]
+"""Positions, or distances between them."""
 BLOCK = 4_000_000
 """Distances that are held at once."""
 
@@ -24,7 +24,7 @@ def all_distances(a: Points, b: Points) -> Points:
     return cdist(a, b)
 
 
-def parts(n: int, width: int) -> Iterator[slice]:
+def row_blocks(n: int, width: int) -> Iterator[slice]:
     """Parts of ``n`` rows, each with so many that their distances from ``width`` points may be held at once."""
     size = max(1, BLOCK // max(width, 1))
     return (slice(start, start + size) for start in range(0, n, size))
@@ -35,7 +35,7 @@ def mean_distances(samples: Sequence[Points], others: Sequence[Points]) -> Point
     joined, first = np.concatenate(others), np.cumsum([0, *(len(other) for other in others[:-1])])
     out = np.zeros((len(samples), len(others)))
     for i, sample in enumerate(samples):
-        for rows in parts(len(sample), len(joined)):
+        for rows in row_blocks(len(sample), len(joined)):
             out[i] += np.add.reduceat(all_distances(sample[rows], joined).sum(0), first)
         out[i] /= len(sample)
     return out / np.array([len(other) for other in others])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hdtree_sc.tree._prune import PRICE
+from hdtree_sc.graph import MIN_AGREEMENT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def prune_unsupported(
         agree = ((beside == side.unsqueeze(1)) & under).sum(1) / under.sum(1)
         chance = codebook.counts[side] / codebook.counts[parent].clamp_min(1e-6)
         # the part of the way from chance to certainty, cells on the smaller side weighing more, as in Cohen's kappa
-        gain.index_add_(0, parent, (agree - chance) - PRICE * (1.0 - chance))
+        gain.index_add_(0, parent, (agree - chance) - MIN_AGREEMENT * (1.0 - chance))
     for node in range(codebook.n_inner - 1, -1, -1):
         left, right = 2 * node + 1, 2 * node + 2
         if not codebook.active[left]:

@@ -9,9 +9,9 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
+from hdtree_sc.graph._components import on_bridge
+from hdtree_sc.graph._neighbors import medoid
 from hdtree_sc.graph._order import smoothed
-from hdtree_sc.tl._parts import on_bridge
-from hdtree_sc.tl._root import medoid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

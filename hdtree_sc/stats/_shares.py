@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
-from scipy.optimize import brentq
-from scipy.special import digamma, expit, polygamma, xlogy
+from scipy.special import expit, xlogy
+
+from hdtree_sc.stats._moderation import squeeze
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,6 @@ LARGEST_LOGIT = 15.0
 """A share of 0 has no finite logit; beyond this one the likelihood hardly changes."""
 TOLERANCE = 1e-6
 """A fit stands when no logit moves by more."""
-LARGEST_DF = 1e6
 FEWEST = 2.0
 """Mean cells per sample, in the part and beside it, from which on a share tells how much samples vary."""
 
@@ -71,6 +70,8 @@ def _test(
     null: NDArray[np.float64],
     df: NDArray[np.float64],
 ) -> NDArray[np.float64]:
+    from scipy.stats import f  # slow to import
+
     # shares of few cells do not say how much samples vary
     telling = np.minimum(k, n - k).mean(0) >= FEWEST
     if telling.any():
@@ -88,7 +89,7 @@ def _test(
         moderated, df = squeeze(dispersion, df, telling)
     else:
         moderated = dispersion
-    p = stats.f.sf(drop / np.maximum(moderated, 1.0), 1, df)
+    p = f.sf(drop / np.maximum(moderated, 1.0), 1, df)
     return np.where(settled & settled_without, p, np.nan)
 
 
@@ -140,29 +141,3 @@ def _deviance(k: NDArray[np.float64], n: NDArray[np.float64], share: NDArray[np.
     fitted = xlogy(k, share) + xlogy(n - k, 1.0 - share)
     whole = np.maximum(n, 1e-300)
     return 2.0 * (xlogy(k, k / whole) + xlogy(n - k, (n - k) / whole) - fitted).sum(0)
-
-
-def squeeze(
-    variance: NDArray[np.float64], df: NDArray[np.float64], use: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Variances shrunk to what is usual among them, and the degrees of freedom they then have (limma's ``squeezeVar``).
-
-    Parameters
-    ----------
-    variance
-        Variances, (m,).
-    df
-        Their residual degrees of freedom, (m,).
-    use
-        Those that tell what is usual, (m,).
-    """
-    floor = 1e-5 * max(float(np.median(variance[use])), 1e-12)
-    log = np.log(np.maximum(variance[use], floor)) - digamma(df[use] / 2.0) + np.log(df[use] / 2.0)
-    spread = float(log.var(ddof=1)) - float(polygamma(1, df[use] / 2.0).mean())
-    if spread > 1e-6:
-        half = brentq(lambda x: float(polygamma(1, x)) - spread, 1e-8, LARGEST_DF)
-        usual = np.exp(log.mean() + digamma(half) - np.log(half))
-    else:
-        half, usual = LARGEST_DF / 2.0, np.exp(log.mean())
-    moderated = (2.0 * half * usual + df * variance) / (2.0 * half + df)
-    return moderated, np.minimum(2.0 * half + df, df[use].sum())
