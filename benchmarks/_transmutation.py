@@ -15,7 +15,8 @@ import hdtree_sc as ht
 from benchmarks import _data, _measures
 from benchmarks._halves import LABEL, TIME, halves
 from benchmarks._kept import fingerprint, of_half
-from hdtree_sc.module._latent_diffusion import Where
+from hdtree_sc.generate import Route, Sampling
+from hdtree_sc.module import Where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,15 +63,20 @@ def cycle(
     model: Any, adata: AnnData | None, out: Any, rows: NDArray, source: str, target: str, *, align: bool
 ) -> float:
     """Correlation of latents with what comes back of them from a target: no count is drawn, nothing encoded again."""
-    cells = model._real_cells(adata, rows)
-    here, there = (Where.of(model._told(None, name), len(rows), torch.device("cpu")) for name in (source, target))
-    diffusion = model.module.diffusion
+    generator = model._generator()
+    cells = model._encoded(generator, adata, rows)
+    device = torch.device("cpu")
+    here, there = (Where.of(generator.places.of(None, name), len(rows), device) for name in (source, target))
     with torch.inference_mode():
         levels = torch.from_numpy(out.obs["branch_noise"].to_numpy())
-        how = ("ode", N_STEPS, 1.0, len(rows), align)
-        away = replace(cells, whitened=model._carried(cells, here, there, levels, *how))
-        back = model._carried(away, there, here, levels, *how)
-        return correlation(*(diffusion.colour(points).numpy() for points in (cells.whitened, back)))
+        how = Sampling(N_STEPS, batch_size=len(rows))
+
+        def carried(cells: Any, route: Route) -> torch.Tensor:
+            return generator.transport(cells, route, how, mode="ode", align=align)
+
+        away = replace(cells, whitened=carried(cells, Route(here, there, levels)))
+        back = carried(away, Route(there, here, levels))
+        return correlation(*(generator.diffusion.colour(points).numpy() for points in (cells.whitened, back)))
 
 
 def carried(

@@ -192,10 +192,11 @@ def hybrids(case: Withheld, rng: np.random.Generator, between: str = "midpoint")
 def latent_midpoints(case: Withheld, rng: np.random.Generator) -> NDArray:
     """Halfway between a cell before and one after in the latent, decoded; the diffusion has no part in it."""
     model = _model(case)
-    cells = model._real_cells(None, None)
+    generator = model._generator()
+    cells = model._encoded(generator, None, None)
     one, other = (torch.from_numpy(rows) for rows in case.parents(rng))
     with torch.inference_mode(), torch.random.fork_rng():
         torch.manual_seed(case.cells.seed)
         halfway = (cells.whitened[one] + cells.whitened[other]) / 2
-        out = model._assembled(halfway, cells.around[one], [str(i) for i in range(len(one))], False, 4096)
-    return _logs(case, [_data.dense(out.X)], rng)
+        made = generator.decode(halfway, cells.inputs[one], keep_mean=False, batch_size=4096)
+    return _logs(case, [_data.dense(made.values)], rng)

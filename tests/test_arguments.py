@@ -9,7 +9,7 @@ from helpers import QUIET
 
 import hdtree_sc as ht
 from hdtree_sc._errors import whole_number
-from hdtree_sc.model._arguments import finite_number, rows_of
+from hdtree_sc.data._arguments import finite_number, rows_of
 
 NAMES = pd.Index([f"cell_{i}" for i in range(6)])
 EVEN = np.arange(6) % 2 == 0

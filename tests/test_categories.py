@@ -86,7 +86,7 @@ def test_categories_without_cells_count_nowhere_and_the_users_columns_stay():
     ht.BranchedDiffusion.setup_anndata(adata, **setup)
     pd.testing.assert_frame_equal(adata.obs[before.columns], before)
     model = ht.BranchedDiffusion(adata)
-    assert model._registered_labels == ["0", "1", "2"]
+    assert model._setup.labels == ["0", "1", "2"]
     assert (model.summary_stats.n_batch, model.summary_stats.n_labels) == (3, 3)
     assert model.module.covariates.n_cats_per_cov == (3,)
     for key in ("batch", "labels"):

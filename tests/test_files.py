@@ -20,8 +20,8 @@ from helpers import QUIET
 from scvi.hub import HubMetadata
 
 import hdtree_sc as ht
-from hdtree_sc.model import _atomic_save
-from hdtree_sc.model._file_format import SEAL, read_model
+from hdtree_sc.files import _atomic_save
+from hdtree_sc.files._file_format import SEAL, read_model
 
 OLD = Path(__file__).parent / "data" / "models_0.1.0.zip"
 """Models of every kind that version 0.1.0 wrote as pickles, their cells, and what they gave."""

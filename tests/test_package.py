@@ -31,11 +31,14 @@ ROOMS: dict[str, set[str]] = {
     "tree": {"_errors", "_keys"},
     "graph": {"tree"},
     "growth": {"nn", "tree", "graph"},
-    "data": {"_disk", "_errors", "_keys", "graph"},
+    "data": {"_disk", "_errors", "_keys", "nn", "graph"},
+    "files": set(),
     "train": {"_errors", "_keys"},
-    "module": {"_errors", "_keys", "nn", "diffusion"},
+    "module": {"_errors", "_keys", "nn", "diffusion", "tree"},
+    "generate": {"_errors", "_keys", "diffusion", "stats", "tree", "data", "train", "module"},
     "model": {
-        "_disk", "_errors", "_keys", "nn", "diffusion", "stats", "data", "train", "tree", "graph", "growth", "module",
+        "_disk", "_errors", "_keys", "nn", "diffusion", "data", "train", "tree", "graph", "growth", "module",
+        "generate", "files",
     },
     "get": {"_disk", "_errors", "_keys", "tree"},
     "metrics": {"_errors", "_keys", "tree"},
@@ -60,8 +63,10 @@ ONLY: dict[str, set[str]] = {
 }
 NEVER: dict[str, set[str]] = {
     "data": {"matplotlib"},
+    "files": {"matplotlib"},
     "train": {"anndata", "matplotlib"},
     "module": {"anndata", "matplotlib"},
+    "generate": {"matplotlib"},
     "model": {"matplotlib"},
     "get": TRAINING,
     "metrics": TRAINING,

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hdtree_sc.model._plain_values import from_plain, to_plain
+from hdtree_sc.files._plain_values import from_plain, to_plain
 
 
 def through_a_file(value):

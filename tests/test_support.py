@@ -259,7 +259,7 @@ def test_on_all_cells_the_tree_of_the_model_comes_out_again(model, annotated):
     """The procedure is the model's own: same cells, same splits, but for a few whose worth is just their price."""
     latent, tree = annotated.obsm["X_hdtree"], ht.get.tree(annotated)
     fitted = np.asarray(model.train_indices_)
-    sample = Sample(fitted, np.ones(len(fitted)), model._validation_rows())
+    sample = Sample(fitted, np.ones(len(fitted)), model._split.held_out)
     procedure = Procedure("information", model._max_leaves, model._min_cells, 10)
     found = rebuild(latent, annotated.obsm["X_hdtree_pca_plain"], sample, procedure, seed=0)
     assert abs(len(found.tree.leaves) - len(tree.leaves)) <= 1

@@ -14,7 +14,7 @@ from helpers import QUIET
 from scipy import sparse
 
 import hdtree_sc as ht
-from hdtree_sc.model._fingerprint import Fingerprint
+from hdtree_sc.data._fingerprint import Fingerprint
 
 
 def cells() -> AnnData:

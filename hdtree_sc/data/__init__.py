@@ -1,27 +1,43 @@
 """Fields of an AnnData, and minibatches of its cells."""
 
-from hdtree_sc.data._category_fields import KIND_KEY, CategoryField, CategoryTableField
-from hdtree_sc.data._category_names import kind_of, numbered, positions_of, text_of, typed
-from hdtree_sc.data._number_field import NumberField
-from hdtree_sc.data._obsm_field import ObsmFeatureField, features_of
-from hdtree_sc.data._ordered_rows import OrderedManager
+from hdtree_sc.data._align import aligned, feature_names_of, known_categories
+from hdtree_sc.data._arguments import Rows, finite_number, rows_of, whole_numbers
+from hdtree_sc.data._category_names import positions_of, text_of
+from hdtree_sc.data._cell_manager import CellManager
+from hdtree_sc.data._fingerprint import Fingerprint
+from hdtree_sc.data._obsm_field import features_of
 from hdtree_sc.data._points import PointSplitter
+from hdtree_sc.data._setup import Setup, registered_fields
 from hdtree_sc.data._splitter import FittingSplitter, PairSplitter
+from hdtree_sc.data._validation import (
+    check_likelihood,
+    check_names,
+    check_setup,
+    check_shape,
+    check_values,
+)
 
 __all__ = [
-    "CategoryField",
-    "CategoryTableField",
+    "CellManager",
+    "Fingerprint",
     "FittingSplitter",
-    "KIND_KEY",
-    "NumberField",
-    "ObsmFeatureField",
-    "OrderedManager",
     "PairSplitter",
     "PointSplitter",
+    "Rows",
+    "Setup",
+    "aligned",
+    "check_likelihood",
+    "check_names",
+    "check_setup",
+    "check_shape",
+    "check_values",
+    "feature_names_of",
     "features_of",
-    "kind_of",
-    "numbered",
+    "finite_number",
+    "known_categories",
     "positions_of",
+    "registered_fields",
+    "rows_of",
     "text_of",
-    "typed",
+    "whole_numbers",
 ]

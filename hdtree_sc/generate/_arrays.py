@@ -11,14 +11,14 @@ import torch
 from scipy import sparse
 
 from hdtree_sc._errors import whole_number
-from hdtree_sc.module._spaces import SPACES
+from hdtree_sc.module import SPACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
-    from hdtree_sc.module._cell_module import CellModule
+    from hdtree_sc.module import CellModule
 
 TRIES = 20
 """Cells without a count are drawn again so many times."""

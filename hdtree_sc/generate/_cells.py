@@ -10,20 +10,18 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
-from scvi import REGISTRY_KEYS
 
 from hdtree_sc._keys import SOURCE, Keys
-from hdtree_sc.data._category_fields import KIND_KEY
-from hdtree_sc.data._category_names import kind_of, typed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from hdtree_sc.data import Setup
     from hdtree_sc.generate._arrays import DecoderInputs, GeneratedArrays
     from hdtree_sc.generate._generator import EncodedCells
-    from hdtree_sc.module._covariates import CovariateVector
+    from hdtree_sc.module import CovariateVector
     from hdtree_sc.tree import Tree
 
 
@@ -33,7 +31,7 @@ class CellWriter:
 
     Parameters
     ----------
-    registry
+    setup
         What the model was set up with.
     covariates
         How covariates are laid out in a vector.
@@ -47,18 +45,12 @@ class CellWriter:
         Space in which diffusion runs.
     """
 
-    registry: dict[str, Any]
+    setup: Setup
     covariates: CovariateVector
     tree: Tree
     key: str
     model: str
     space: str
-
-    def _setup(self, name: str) -> Any:
-        return self.registry["setup_args"].get(name)
-
-    def _state_of(self, key: str) -> dict[str, Any]:
-        return self.registry["field_registries"][key]["state_registry"]
 
     def cells(
         self,
@@ -81,17 +73,16 @@ class CellWriter:
             Their names; None: numbers.
         """
         names = range(len(made.latent)) if names is None else names
-        var_names = pd.Index(self._state_of(REGISTRY_KEYS.X_KEY)["column_names"])
         obs = pd.DataFrame(index=pd.Index(names).astype(str))
-        out = AnnData(made.values, obs=obs, var=pd.DataFrame(index=var_names))
+        out = AnnData(made.values, obs=obs, var=pd.DataFrame(index=pd.Index(self.setup.features)))
         if made.mean is not None:
             out.layers["mean"] = made.mean
         out.obsm[Keys(self.key).latent] = made.latent
         out.obsm[Keys(self.key).map_2d] = made.map_2d
         # where the model reads them, in a copy: what is done to X must not reach them
         for held, key in ((out.layers, "layer"), (out.obsm, "obsm_key")):
-            if self._setup(key) is not None:
-                held[self._setup(key)] = made.values.copy()
+            if self.setup.argument(key) is not None:
+                held[self.setup.argument(key)] = made.values.copy()
         out.obs[Keys(self.key).leaf] = pd.Categorical(
             np.array(self.tree.nodes, dtype=object)[leaf], categories=list(self.tree.leaves)
         )
@@ -104,26 +95,24 @@ class CellWriter:
         vector, n_batch = inputs.covariates, self.covariates.n_batch
         columns: dict[str, Any] = {}
         start = n_batch if n_batch > 1 else 0
-        if self._setup("batch_key") is not None:
-            names = np.asarray(self._state_of("batch")["categorical_mapping"])
+        if self.setup.argument("batch_key") is not None:
+            names = np.asarray(self.setup.state_of("batch")["categorical_mapping"])
             number = vector[:, :n_batch].argmax(1).cpu().numpy() if n_batch > 1 else np.zeros(len(vector), dtype=int)
-            columns[self._setup("batch_key")] = names[number]
-        for key in self._setup("categorical_covariate_keys") or []:
-            names = np.asarray(self._state_of("extra_categorical_covs")["mappings"][key])
+            columns[self.setup.argument("batch_key")] = names[number]
+        for key in self.setup.argument("categorical_covariate_keys") or []:
+            names = np.asarray(self.setup.state_of("extra_categorical_covs")["mappings"][key])
             columns[key] = names[vector[:, start : start + len(names)].argmax(1).cpu().numpy()]
             start += len(names)
-        for key in self._setup("continuous_covariate_keys") or []:
+        for key in self.setup.argument("continuous_covariate_keys") or []:
             columns[key] = vector[:, start].cpu().numpy()
             start += 1
-        if self._setup("size_factor_key") is not None:
-            columns[self._setup("size_factor_key")] = inputs.library[:, 0].cpu().numpy()
+        if self.setup.argument("size_factor_key") is not None:
+            columns[self.setup.argument("size_factor_key")] = inputs.library[:, 0].cpu().numpy()
         return pd.DataFrame(columns, index=pd.RangeIndex(len(vector)))
 
     def set_label(self, out: AnnData, names: Sequence[str]) -> None:
         """Write labels as the column of the training cells holds them."""
-        state = self._state_of(REGISTRY_KEYS.LABELS_KEY)
-        values = typed(names, state.get(KIND_KEY) or kind_of(list(state["categorical_mapping"])))
-        out.obs[self._setup("labels_key")] = pd.Categorical(values)
+        out.obs[self.setup.argument("labels_key")] = pd.Categorical(self.setup.label_values(names))
 
     def take_origin(self, out: AnnData, obs: pd.DataFrame, *, with_label: bool) -> None:
         """Columns of the cells from which others were made.
@@ -131,11 +120,11 @@ class CellWriter:
         What the model was set up with says where a cell is from, and is kept. All else may describe the expression that
         the cell had (a clustering, a pseudotime, a quality): it is kept as that of the source.
         """
-        setup = [self._setup(name) for name in ("batch_key", "time_key", "size_factor_key")]
+        setup = [self.setup.argument(name) for name in ("batch_key", "time_key", "size_factor_key")]
         for name in ("categorical_covariate_keys", "continuous_covariate_keys"):
-            setup += self._setup(name) or []
+            setup += self.setup.argument(name) or []
         if with_label:
-            setup.append(self._setup("labels_key"))
+            setup.append(self.setup.argument("labels_key"))
         kept = obs.loc[:, [not str(name).startswith("_scvi_") for name in obs.columns]]
         kept = kept.rename(
             columns=lambda name: name if name in setup or str(name).startswith(SOURCE) else f"{SOURCE}{name}"
@@ -154,7 +143,7 @@ class CellWriter:
         probability: NDArray[np.floating],
         levels: NDArray[np.floating],
         latent: NDArray[np.float32],
-        n_draws: int,
+        draw: NDArray[np.integer],
     ) -> None:
         """Columns of cells that were carried elsewhere.
 
@@ -169,11 +158,11 @@ class CellWriter:
         probability
             Probability of the target.
         levels
-            Noise level up to which each source cell was carried, for one draw.
+            Noise level up to which each source cell was carried.
         latent
             Latents before.
-        n_draws
-            Number of draws.
+        draw
+            Number of each one's draw.
         """
         self.take_origin(out, cells.obs, with_label=False)
         if is_label:
@@ -182,8 +171,8 @@ class CellWriter:
         out.obs["target_label"] = pd.Categorical([target] * out.n_obs)
         out.obs["target_probability"] = probability
         out.obs["source_cell"] = np.asarray(cells.names)
-        out.obs["draw"] = np.repeat(np.arange(n_draws), len(levels))
-        out.obs["branch_noise"] = np.tile(levels, n_draws)
+        out.obs["draw"] = draw
+        out.obs["branch_noise"] = levels
         out.obsm[f"{Keys(self.key).latent}_source"] = latent
 
     def named(self, out: AnnData, **arguments: Any) -> AnnData:
@@ -191,8 +180,8 @@ class CellWriter:
 
         Their names hold a digest of them and of how they were made: no other set of cells has the same names.
         """
-        if self._setup("time_key") is not None:
-            out.obs[self._setup("time_key")] = np.nan
+        if self.setup.argument("time_key") is not None:
+            out.obs[self.setup.argument("time_key")] = np.nan
         values = out.X.data if sparse.issparse(out.X) else out.X
         made = repr(sorted(arguments.items())).encode() + out.obsm[Keys(self.key).latent].tobytes() + values.tobytes()
         digest = hashlib.blake2s(made, digest_size=4).hexdigest()
@@ -202,6 +191,6 @@ class CellWriter:
     def with_provenance(self, out: AnnData, **arguments: Any) -> AnnData:
         """Say in ``uns`` how cells came to be."""
         given = {name: value for name, value in arguments.items() if value is not None}
-        given["labels_key"] = self._setup("labels_key") or ""
+        given["labels_key"] = self.setup.argument("labels_key") or ""
         out.uns[self.key] = given | {"model": self.model, "space": self.space}
         return out

@@ -10,12 +10,9 @@ import torch
 
 from hdtree_sc.diffusion import alpha_sigma
 from hdtree_sc.generate._fit import LEAST_HEIGHT, drawn_points
-from hdtree_sc.model._class_moments import class_moments
-from hdtree_sc.module._branched import GaussianClasses
-from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
-from hdtree_sc.module._latent_diffusion import Where
-from hdtree_sc.tree._branch_points import cosine_levels, mixing_levels
-from hdtree_sc.tree._class_tree import found_tree, given_tree, with_support
+from hdtree_sc.module import BranchedLatentDiffusion, GaussianClasses, Where
+from hdtree_sc.stats import class_moments
+from hdtree_sc.tree import cosine_levels, found_tree, given_tree, mixing_levels, with_support
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hdtree_sc.diffusion import NoiseSchedule
-    from hdtree_sc.tree import Tree
-    from hdtree_sc.tree._class_tree import ClassTree, Linkage
+    from hdtree_sc.tree import ClassTree, Linkage, Tree
 
 Criterion = Literal["discriminability", "cosine"]
 CRITERIA = ("discriminability", "cosine")

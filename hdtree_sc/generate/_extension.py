@@ -9,23 +9,20 @@ import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 
-from hdtree_sc.data._points import PointSplitter
+from hdtree_sc.data import PointSplitter
 from hdtree_sc.generate._arrays import seeded
 from hdtree_sc.generate._fit import LEAST_HEIGHT, STEPS, drawn_points, where_of
-from hdtree_sc.module._branched import GaussianClasses
-from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion, BranchTraining
-from hdtree_sc.module._donors import Donors
-from hdtree_sc.module._latent_diffusion import Where
+from hdtree_sc.module import BranchedLatentDiffusion, BranchTraining, Donors, GaussianClasses, Where
 from hdtree_sc.train import DiffusionPlan, TreeTrainer
-from hdtree_sc.tree._branch_points import mixing_levels
+from hdtree_sc.tree import mixing_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from hdtree_sc.module._branched import BranchedModule
-    from hdtree_sc.tree._class_tree import ClassTree
+    from hdtree_sc.module import BranchedModule
+    from hdtree_sc.tree import ClassTree
 
 EPOCHS = 20
 OFFSET_CELLS = 2_000
@@ -76,7 +73,9 @@ class ClassExtension:
         names = ("points", "scatter", "batch", "library", "covariates")
         self.cells = cells = dict(zip(names, map(torch.from_numpy, parts), strict=True))
         tree, n_cells = self.tree, len(cells["points"])
-        self.diffusion = diffusion = copy.deepcopy(self.module.branched_diffusion).cpu()
+        trained = self.module.diffusion
+        assert isinstance(trained, BranchedLatentDiffusion)
+        self.diffusion = diffusion = copy.deepcopy(trained).cpu()
         drawn = diffusion.whiten(drawn_points(cells, self.seed)).double()
         held = torch.tensor([tree.number_of(name) for name in tree.classes])
         means = torch.cat([diffusion.node_means[held].double(), drawn.mean(0, keepdim=True)])

@@ -8,15 +8,12 @@ import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 
-from hdtree_sc.data._points import PointSplitter
+from hdtree_sc.data import PointSplitter
 from hdtree_sc.generate._from_root import root_and_signal
 from hdtree_sc.generate._generator import SAMPLING_BATCH
-from hdtree_sc.model._class_moments import class_moments
-from hdtree_sc.module._donors import Donors
-from hdtree_sc.module._latent_diffusion import LatentDiffusion, Where
-from hdtree_sc.module._spaces import SPACES
-from hdtree_sc.tree._branch_points import mixing_levels, node_heights
-from hdtree_sc.tree._sums import subtree_sums
+from hdtree_sc.module import SPACES, Donors, LatentDiffusion, Where
+from hdtree_sc.stats import class_moments
+from hdtree_sc.tree import mixing_levels, node_heights, subtree_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hdtree_sc.generate._places import ClassPlaces, Places
-    from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
-    from hdtree_sc.module._cell_module import CellModule
-    from hdtree_sc.module._spaces import Space
-    from hdtree_sc.module._tree_diffusion import TreeCondition, TreeLatentDiffusion
-    from hdtree_sc.module._treevae import TreeVAEModule
+    from hdtree_sc.module import (
+        BranchedLatentDiffusion,
+        CellModule,
+        Space,
+        TreeCondition,
+        TreeLatentDiffusion,
+        TreeVAEModule,
+    )
     from hdtree_sc.tree import Tree
 
 STEPS = 50

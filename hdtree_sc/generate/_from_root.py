@@ -10,9 +10,7 @@ import torch
 
 from hdtree_sc.generate._arrays import drawn_cells
 from hdtree_sc.generate._generator import Generator
-from hdtree_sc.module._latent_diffusion import Where
-from hdtree_sc.module._spaces import SPACES
-from hdtree_sc.module._tree_diffusion import paths_to
+from hdtree_sc.module import SPACES, Where, paths_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +22,7 @@ if TYPE_CHECKING:
     from hdtree_sc.generate._arrays import DecoderInputs, GeneratedArrays
     from hdtree_sc.generate._generator import EncodedCells, Sampling
     from hdtree_sc.generate._places import LatentTreePlaces, Place
-    from hdtree_sc.module._spaces import Space
-    from hdtree_sc.module._tree_diffusion import TreeLatentDiffusion
-    from hdtree_sc.module._treevae import TreeVAEModule
+    from hdtree_sc.module import Space, TreeLatentDiffusion, TreeVAEModule
 
 
 def signal_of(

@@ -5,24 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from hdtree_sc.diffusion import alpha_sigma
 from hdtree_sc.generate._arrays import DecoderInputs, decoded_cells, expected, library_sizes
-from hdtree_sc.module._latent_diffusion import Where
-from hdtree_sc.module._spaces import SPACES
+from hdtree_sc.module import SPACES, Where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
     from hdtree_sc.diffusion import Method
     from hdtree_sc.generate._arrays import GeneratedArrays
     from hdtree_sc.generate._places import Place, Places
-    from hdtree_sc.module._cell_module import CellModule
+    from hdtree_sc.module import CellModule
 
 SAMPLING_BATCH = 4096
 
@@ -142,9 +141,7 @@ class Generator:
 
     # ---------------------------------------------------------------- points
 
-    def in_parts(
-        self, function: Callable[[torch.Tensor], torch.Tensor], n_cells: int, batch_size: int
-    ) -> torch.Tensor:
+    def in_parts(self, function: Callable[[torch.Tensor], torch.Tensor], n_cells: int, batch_size: int) -> torch.Tensor:
         """A function of rows, for some of them at a time."""
         return torch.cat([function(rows) for rows in torch.arange(n_cells, device=self.device).split(batch_size)])
 
@@ -214,9 +211,7 @@ class Generator:
                 if mode == "ode":
                     x = jump + diffusion.flow(x, origin[rows], start=lowest, stop=level, n_steps=n_steps)
                     # the way back ends where the way up began: without noise there would be nothing to invert
-                    x = diffusion.flow(
-                        x, onto[rows], start=level, stop=lowest, n_steps=n_steps, guidance=how.guidance
-                    )
+                    x = diffusion.flow(x, onto[rows], start=level, stop=lowest, n_steps=n_steps, guidance=how.guidance)
                 else:
                     x = jump + diffusion.noised(x, level)
                     x = diffusion.flow(
@@ -256,16 +251,16 @@ class Generator:
         if one[1] == 0:
             common = [Where(self.diffusion.lca(wheres[0].node, wheres[1].node), wheres[0].label)]
 
-        def flow(points: torch.Tensor, conditions: list[Where], **ends: float) -> torch.Tensor:
+        def flow(x: torch.Tensor, conditions: list[Where], start: float | None, stop: float | None) -> torch.Tensor:
             def of(rows: torch.Tensor) -> torch.Tensor:
                 given = (where[rows] for where in conditions)
-                return self.diffusion.flow(points[rows], *given, n_steps=how.n_steps, **ends)
+                return self.diffusion.flow(x[rows], *given, start=start, stop=stop, n_steps=how.n_steps)
 
             return self.in_parts(of, n_cells, how.batch_size)
 
-        shared = flow(self.noise(n_cells), common, stop=level)
-        sides = [flow(shared, [where], start=level) for where in wheres]
-        hybrid = flow(shared, common, start=level) if between == "condition" else (sides[0] + sides[1]) / 2
+        shared = flow(self.noise(n_cells), common, None, level)
+        sides = [flow(shared, [where], level, None) for where in wheres]
+        hybrid = flow(shared, common, level, None) if between == "condition" else (sides[0] + sides[1]) / 2
         inputs = self.decoder_inputs(hybrid, wheres[0], None, None)
         inputs = inputs[torch.arange(n_cells, device=self.device).repeat(3)]
         # a hybrid is of neither

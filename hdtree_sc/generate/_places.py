@@ -9,16 +9,15 @@ import torch
 
 from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data._category_names import positions_of
-from hdtree_sc.module._latent_diffusion import Where
+from hdtree_sc.data import positions_of
+from hdtree_sc.module import Where
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from hdtree_sc.module._donors import Donors
-    from hdtree_sc.module._tree_heads import ClassHead, TreeHead
+    from hdtree_sc.module import ClassHead, Donors, TreeHead
 
 Place: TypeAlias = tuple[int, int]
 """Number of a node and number of a label, 0 for none."""

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from hdtree_sc.generate._generator import Generator, Sampling
-from hdtree_sc.module._latent_diffusion import Where
+from hdtree_sc.module import Where
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hdtree_sc.generate._places import ClassPlaces
-    from hdtree_sc.module._branched_diffusion import BranchedLatentDiffusion
+    from hdtree_sc.module import BranchedLatentDiffusion
 
 
 class ClassGenerator(Generator):

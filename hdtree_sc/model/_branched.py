@@ -2,57 +2,60 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import networkx as nx
 import numpy as np
-from scvi.model.base import BaseModelClass
+import pandas as pd
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
 
-from hdtree_sc._errors import listing
-from hdtree_sc.model._adoption import take_weights, taken_over
-from hdtree_sc.model._class_mixin import CRITERIA, Criterion
-from hdtree_sc.model._diffusion_mixin import DiffusionMixin
-from hdtree_sc.model._expression_mixin import ExpressionMixin
-from hdtree_sc.model._extension_mixin import ExtensionMixin
-from hdtree_sc.model._file_mixin import FileMixin
-from hdtree_sc.model._generative_mixin import GenerativeMixin
-from hdtree_sc.model._prefix_mixin import PrefixMixin
-from hdtree_sc.model._query_mixin import QueryMixin
-from hdtree_sc.model._setup_mixin import SetupMixin, input_shape
-from hdtree_sc.model._staged_training import StagedTrainingMixin
-from hdtree_sc.model._unplaced_mixin import UnplacedMixin
-from hdtree_sc.model._validation import check_likelihood, check_shape
-from hdtree_sc.module import CONDITIONINGS, BranchedModule
-from hdtree_sc.train import with_own_settings
+from hdtree_sc._errors import listing, whole_number
+from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data import (
+    FittingSplitter,
+    check_likelihood,
+    check_shape,
+    features_of,
+    positions_of,
+    text_of,
+    whole_numbers,
+)
+from hdtree_sc.generate import CRITERIA, SAMPLING_BATCH, ClassExtension, ClassTreeFit, Criterion, LearnedCells, seeded
+from hdtree_sc.growth import fit_map
+from hdtree_sc.model._class_tree_model import ClassTreeModel
+from hdtree_sc.model._fit_basics import check_training, fit_before
+from hdtree_sc.model._pretrained import copy_weights, networks_of
+from hdtree_sc.model._reader import over
+from hdtree_sc.module import COLLAPSED, CONDITIONINGS, BranchedModule, Where
+from hdtree_sc.train import OneCyclePlan, TreeTrainRunner, with_own_settings, written_or_warned
 from hdtree_sc.tree import LINKAGES, Linkage, Tree
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
     from scvi.model import SCVI
 
+    from hdtree_sc.diffusion import Method
     from hdtree_sc.model._hdtree import HDTree
     from hdtree_sc.module import Conditioning
     from hdtree_sc.nn import Likelihood
 
 FEW_FEATURES = 64
 """So many continuous features need no encoder."""
+TARGET_STEPS = 1500
+"""Steps that a default training of the autoencoder takes on a small data set."""
+MIN_CELLS = 10
+"""Smallest number of cells of a class that is added."""
 
 
 @with_own_settings
-class BranchedDiffusion(
-    SetupMixin,
-    QueryMixin,
-    FileMixin,
-    ExtensionMixin,
-    PrefixMixin,
-    GenerativeMixin,
-    DiffusionMixin,
-    UnplacedMixin,
-    StagedTrainingMixin,
-    ExpressionMixin,
-    BaseModelClass,
-):
+class BranchedDiffusion(ClassTreeModel):
     """Generate, transmute and extend known cell types with a diffusion that forks where they part.
 
     At high noise cells of two types cannot be told apart; a *branch point* is the noise level below which they can.
@@ -119,14 +122,13 @@ class BranchedDiffusion(
     """
 
     _module_cls = BranchedModule
+    _data_splitter_cls = FittingSplitter
+    _training_plan_cls = OneCyclePlan
+    _train_runner_cls = TreeTrainRunner
     _tree_key = "branched"
     # classes are given, not found where cells are apart: without guidance they spill into their neighbours
     _guidance = 1.5
-
-    @property
-    def _aligned_noise(self) -> float:  # type: ignore[override]
-        # features as they are have shapes that differ as much as their means; a latent evens them out
-        return 1.0 if self.module.encoder_kind == "none" else -2.0
+    _given: Tree | None = None
 
     def __init__(
         self,
@@ -157,16 +159,16 @@ class BranchedDiffusion(
             if value not in allowed:
                 msg = f"{name}: {value!r} is none of {listing(allowed)}."
                 raise ValueError(msg)
-        if self._setup("labels_key") is None or len(self._registered_labels) < 2:
+        if self._setup.argument("labels_key") is None or len(self._setup.labels) < 2:
             msg = "labels_key: BranchedDiffusion needs setup_anndata(adata, labels_key=...) with at least two labels."
             raise ValueError(msg)
-        adopted: dict[str, Any] = {} if latent_model is None else taken_over(latent_model, self)
-        gene_likelihood = adopted.get("gene_likelihood", gene_likelihood)
+        pretrained: dict[str, Any] = {} if latent_model is None else networks_of(latent_model, self)
+        gene_likelihood = pretrained.get("gene_likelihood", gene_likelihood)
         if adata is not None:
             check_shape(adata, n_latent=n_latent, tree_depth=1)
-            check_likelihood(adata, self._setup("layer"), gene_likelihood, self._setup("obsm_key"))
-        shape = input_shape(self)
-        if encoder is None and not adopted:
+            check_likelihood(adata, self._setup.argument("layer"), gene_likelihood, self._setup.argument("obsm_key"))
+        shape = self._setup.input_shape(self.summary_stats)
+        if encoder is None and not pretrained:
             few = gene_likelihood == "normal" and shape["n_input"] <= FEW_FEATURES
             encoder = "none" if (few if encode is None else not encode) else "variational"
         if encoder == "none":
@@ -183,10 +185,10 @@ class BranchedDiffusion(
             "n_input_pcs": n_input_pcs,
             "encoder": encoder,
             "scvi_kwargs": scvi_kwargs,
-        } | adopted
+        } | pretrained
         self.module = self._module_cls(**shape, dropout_rate=dropout_rate, **given)
         if latent_model is not None:
-            take_weights(latent_model, self.module)
+            copy_weights(latent_model, self.module)
         # a file keeps text: the tree as newick, and of another model its weights alone
         self._given = _as_tree(tree)
         tree = None if self._given is None else self._given.to_newick()
@@ -199,6 +201,232 @@ class BranchedDiffusion(
         self.package_version_ = version("hdtree-sc")
         self.init_params_ = self._get_init_params(locals())
 
+    def _aligned_noise(self) -> float:
+        # features as they are have shapes that differ as much as their means; a latent evens them out
+        return 1.0 if self.module.encoder_kind == "none" else -2.0
+
+    def _generator_options(self) -> dict[str, Any]:
+        return {"conditioning": self._option("conditioning")}
+
+    # ---------------------------------------------------------------- training
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,  # noqa: FBT001, FBT002
+        batch_size: int | None = None,
+        early_stopping: bool = False,  # noqa: FBT001, FBT002
+        checkpoint_dir: str | Path | None = None,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        diffusion_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the autoencoder, find the branch points in its latent, and train the diffusion.
+
+        Ctrl-C ends training early. In the diffusion it leaves a usable model. In the autoencoder it leaves one without
+        a generator: its branch points are those in the latent learned so far, and :meth:`train_diffusion` goes on.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes of each of the two stages: of the autoencoder over the training cells, by default about 1,500 steps
+            and at most 400 passes, and of the diffusion, as in :meth:`train_diffusion`. To give the diffusion another
+            number, name it in ``diffusion_kwargs``.
+        accelerator
+            Lightning accelerator.
+        devices
+            Lightning devices.
+        train_size
+            Share of the cells trained on, 0.9 by default.
+        validation_size
+            Share of the cells validated on, the rest by default.
+        shuffle_set_split
+            Whether cells are shuffled before they are split.
+        batch_size
+            Cells in a minibatch of the autoencoder, 256 by default.
+        early_stopping
+            Whether the autoencoder stops when ``elbo_validation`` no longer falls; needs validation cells.
+        checkpoint_dir
+            Folder: the model with its trained autoencoder is saved there as ``autoencoder``, and the diffusion writes
+            ``last.ckpt``. After a crash load the former and call ``train_diffusion(ckpt_path=".../last.ckpt")``. What
+            cannot be written, as on a full disk, is warned of, and training goes on.
+        datasplitter_kwargs
+            Keyword arguments of :class:`scvi.dataloaders.DataSplitter`.
+        plan_kwargs
+            Keyword arguments of the autoencoder's plan (``lr``, ``max_kl_weight``, ...).
+        diffusion_kwargs
+            Arguments of :meth:`train_diffusion` (``max_epochs``, ``n_hidden``, ...). ``gate`` is ``"step"`` unless
+            given: above a branch point its types are told apart by nothing.
+        **trainer_kwargs
+            Keyword arguments of :class:`scvi.train.Trainer`, used in both stages.
+
+        Raises
+        ------
+        ValueError
+            If a label has fewer than two training cells, a minibatch is larger than the training set, a number is no
+            whole number of at least 1, or early stopping has no validation cells.
+        """
+        if self.adata is None:
+            msg = "train() needs cells: load or make the model with adata=."
+            raise ValueError(msg)
+        self._split.start()
+        if "ckpt_path" in trainer_kwargs:
+            msg = (
+                "ckpt_path: train() begins with the autoencoder. Load the model in the folder 'autoencoder' of "
+                "checkpoint_dir, and call train_diffusion(ckpt_path=...)."
+            )
+            raise ValueError(msg)
+        second = {"max_epochs": max_epochs} | (diffusion_kwargs or {})
+        for name in ("max_epochs", "batch_size"):
+            if second.get(name) is not None:
+                whole_number(name, second[name])
+        n_train = check_training(
+            self.adata.n_obs,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            devices=devices,
+            train_size=train_size,
+            validation_size=validation_size,
+            early_stopping=early_stopping or second.get("early_stopping", False),
+            datasplitter_kwargs=datasplitter_kwargs,
+            strategy=trainer_kwargs.get("strategy"),
+        )
+        self.class_tree_ = None
+        self._drop_generator()
+        is_complete = True
+        try:
+            is_complete = self._train_autoencoder(
+                n_train,
+                max_epochs,
+                int(batch_size or min(256, max(2, n_train // 4))),
+                split={
+                    "train_size": train_size,
+                    "validation_size": validation_size,
+                    "shuffle_set_split": shuffle_set_split,
+                },
+                splitter={"fit": self._fit_before} | (datasplitter_kwargs or {}),
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                plan_kwargs=plan_kwargs,
+                **({"gradient_clip_val": 1.0} | trainer_kwargs),
+            )
+            if self.module.is_variational:
+                self._leave_out_collapsed()
+            self.module.eval()
+            self._learn_classes()
+            fit_map(self.module.map_head, self.get_latent(indices=self.train_indices_), seed=self._seed())
+            self._fit_unplaced()
+        except BaseException:
+            # without classes nothing can be asked of it
+            self.is_trained_ = False
+            raise
+        if checkpoint_dir is not None:
+            with written_or_warned(Path(checkpoint_dir) / "autoencoder"):
+                self.save(str(Path(checkpoint_dir) / "autoencoder"), overwrite=True)
+        if not is_complete:
+            warnings.warn(
+                "Training was interrupted in its first stage: tree and branch points are those in the latent learned "
+                "so far, and there is no generator yet. Call train_diffusion() for one.",
+                stacklevel=2,
+            )
+            return
+        shared = {"accelerator": accelerator, "devices": devices, "checkpoint_dir": checkpoint_dir}
+        self.train_diffusion(**(shared | trainer_kwargs | second))
+
+    def _train_autoencoder(
+        self,
+        n_train: int,
+        max_epochs: int | None,
+        batch_size: int,
+        *,
+        split: dict[str, Any],
+        splitter: dict[str, Any],
+        plan_kwargs: dict[str, Any] | None,
+        **kwargs: Any,
+    ) -> bool:
+        """Train the autoencoder, if there is one to train; whether it came to its end.
+
+        Parameters
+        ----------
+        n_train
+            Number of training cells.
+        max_epochs, batch_size, plan_kwargs
+            See :meth:`train`.
+        split, splitter
+            Arguments of the splitter: those that scvi-tools' ``train`` names, and further ones.
+        **kwargs
+            Further arguments of scvi-tools' ``train``.
+        """
+        if self.module.encoder_kind != "variational":
+            cells = FittingSplitter(self.adata_manager, batch_size=batch_size, **split, **splitter)
+            cells.setup()
+            self.train_indices_, self.validation_indices_, self.test_indices_ = (
+                cells.train_idx, cells.val_idx, cells.test_idx,
+            )  # fmt: skip
+            self.is_trained_ = True
+            self.history_: dict[str, Any] = {}
+            return True
+        if max_epochs is None:
+            max_epochs = int(np.clip(np.ceil(TARGET_STEPS / np.ceil(n_train / batch_size)), 20, 400))
+        warm = max(1, int(0.3 * max_epochs * np.ceil(n_train / batch_size)))
+        self.module.train()
+        super().train(
+            max_epochs=int(max_epochs),
+            batch_size=batch_size,
+            datasplitter_kwargs=splitter,
+            plan_kwargs={"n_epochs_kl_warmup": None, "n_steps_kl_warmup": warm} | (plan_kwargs or {}),
+            **split,
+            **kwargs,
+        )
+        return not self.trainer.interrupted
+
+    @torch.inference_mode()
+    def _leave_out_collapsed(self) -> None:
+        """Leave out the latent dimensions that the autoencoder does not use: they would be noise to the diffusion."""
+        module = self.module.eval()
+        module.kept.fill_(1.0)
+        batches = self._reader.batches(self.adata, self.train_indices_)
+        kl = over(batches, lambda tensors: (module.inferred(tensors)["kl"],))[0]
+        module.kept.copy_(torch.from_numpy(kl.mean(0) > COLLAPSED))
+
+    def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
+        """What is learned before training, once it is known that every class has cells to learn from."""
+        labels = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
+        names = self._setup.labels
+        number = positions_of(self._setup.label_categories, names)[np.asarray(labels).ravel()[train_indices]]
+        size = np.bincount(number + 1, minlength=len(names) + 1)[1:]
+        if (size < 2).any():
+            few = [name for name, n in zip(names, size, strict=True) if n < 2]
+            msg = f"labels_key: {listing(few)} had fewer than two training cells: merge them, or raise train_size."
+            raise ValueError(msg)
+        fit_before(self, train_indices)
+
+    @torch.inference_mode()
+    def _labelled_cells(self) -> dict[str, torch.Tensor]:
+        """Latents and labels of all cells, before there is a tree of the labels."""
+        number = torch.from_numpy(positions_of(self._setup.label_categories, self._setup.labels) + 1)
+
+        def labels(z: torch.Tensor, registered: torch.Tensor) -> Where:
+            return Where(torch.zeros_like(registered), number.to(registered.device)[registered])
+
+        learned = LearnedCells(self.module, "latent", labels)
+        return learned.named(self._reader.read(learned.read, self.adata))
+
+    def _learn_classes(self) -> None:
+        """Find the tree of the classes, and where they lie, in the training cells."""
+        fit = ClassTreeFit(
+            self._setup.labels, self._option("criterion"), self._option("linkage"), self._given, self._seed()
+        )
+        tree, classes = fit.fit(self._labelled_cells(), self._split.train)
+        self.class_tree_ = tree.to_dict()
+        self.module.classes = classes.to(self.module.device)
+
     def train_diffusion(self, *args: Any, **kwargs: Any) -> None:
         """Train the diffusion alone, see :meth:`HDTree.train_diffusion`; :meth:`train` calls it."""
         if self.class_tree_ is not None and any(np.isfinite(self._classes.opens)):
@@ -209,8 +437,198 @@ class BranchedDiffusion(
             raise ValueError(msg)
         super().train_diffusion(*args, **({"gate": "step"} | kwargs))
 
-    def _generator_options(self) -> dict[str, Any]:
-        return {"conditioning": self._option("conditioning")}
+    # ---------------------------------------------------------------- cells
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        n_cells: int,
+        node: str | None = None,
+        label: str | float | Sequence[str | float] | None = None,
+        batch: str | float | None = None,
+        library: float | ArrayLike | None = None,
+        n_steps: int = 50,
+        seed: int | None = None,
+        *,
+        share_prefix: bool = False,
+        method: Method = "dpm",
+        guidance: float | None = None,
+        keep_mean: bool = True,
+        batch_size: int = SAMPLING_BATCH,
+    ) -> AnnData:
+        """Make new cells: of the data as a whole, of a node, of one class or of several.
+
+        Parameters
+        ----------
+        n_cells
+            How many; of several classes: of each.
+        node
+            Name of a node, inner or leaf; the whole data by default.
+        label
+            A class, or a list of them.
+        batch, library, n_steps, seed, method, guidance, keep_mean, batch_size
+            See :meth:`HDTree.generate`.
+        share_prefix
+            Whether classes share the noisy part of their ways, which is walked once: fewer network calls. Cells of one
+            class are as independent as ever; the i-th cells of all classes come from the same noise and are paired.
+
+        Returns
+        -------
+        AnnData, see :meth:`HDTree.generate`, with ``.obs[labels_key]``. With ``share_prefix`` also ``.obs["prefix"]``,
+        the number that paired cells share, and in ``.uns["branched"]`` ``"network_calls"`` and
+        ``"network_calls_unshared"``: calls of the network for each of the ``n_cells``, and what they would be without.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        ValueError
+            If node, label or batch do not exist, a class is named twice, or a number makes no sense.
+        """
+        if not pd.api.types.is_list_like(label) and not share_prefix:
+            one = cast("str | float | None", label)
+            return super().generate(
+                n_cells, node, one, batch, library, n_steps, seed, method=method, guidance=guidance,
+                keep_mean=keep_mean, batch_size=batch_size,
+            )  # fmt: skip
+        self._require_generator("generate")
+        n_cells, n_steps, batch_size = whole_numbers(n_cells=n_cells, n_steps=n_steps, batch_size=batch_size)
+        generator = self._generator()
+        places, tree = generator.places, self._classes
+        how = self._sampling(n_steps, method, guidance, batch_size)
+        if label is None:
+            inside = tree.below()[:, places.of(node, None)[0]]
+            label = [name for name in tree.classes if inside[tree.number_of(name)]]
+        given = [label] if isinstance(label, str | int | float | np.generic) else list(label)
+        numbers = [places.of(node, name)[0] for name in given]
+        names = [str(places.label_named(name)) for name in given]
+        if not names or len(set(names)) < len(names):
+            msg = f"label: each class once wanted, got {given}."
+            raise ValueError(msg)
+        in_batch = None if batch is None else self._setup.number_of_batch(batch)
+        where = generator.classes(numbers, n_cells)
+        calls: dict[str, int] = {}
+        with seeded(seed):
+            if share_prefix:
+                whitened, calls = generator.shared(numbers, n_cells, how)
+            else:
+                whitened = generator.sample(where, how)
+            inputs = generator.decoder_inputs(whitened, where, in_batch, library)
+            made = generator.decode(whitened, inputs, keep_mean=keep_mean, batch_size=batch_size)
+        out = self._written(generator, made, inputs)
+        self._writer().set_label(out, np.repeat(names, n_cells).tolist())
+        if share_prefix:
+            out.obs["prefix"] = np.tile(np.arange(n_cells), len(names))
+        return self._writer().named(
+            out, function="generate", label=names, batch=batch, seed=seed, share_prefix=share_prefix, n_steps=n_steps,
+            method=method, guidance=how.guidance, **calls,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- one more class
+
+    def add_class(
+        self,
+        adata: AnnData,
+        label: str,
+        *,
+        attach: str | None = None,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        batch_size: int = 256,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Teach the model one more class; what it gives of the others stays the same to the bit.
+
+        The class is attached to the tree at the lowest node all of whose classes it is mixed with at that node's branch
+        point. A small network of its own speaks below its branch point, and its genes get an offset in the decoder;
+        nothing else is trained.
+
+        Parameters
+        ----------
+        adata
+            Cells of the new class, all of them, with all genes of the model. Not changed.
+        label
+            Its name.
+        attach
+            Name of an inner node to attach it to; the data choose by default.
+        max_epochs
+            Passes of 50 steps; 20 by default.
+        accelerator
+            Lightning accelerator.
+        batch_size
+            Cells in a minibatch.
+        plan_kwargs
+            Keyword arguments of the training plan (``lr``, ``weight_decay``, ``decay``).
+        **trainer_kwargs
+            Keyword arguments of :class:`scvi.train.Trainer`.
+
+        Raises
+        ------
+        RuntimeError
+            Before training, or of a query model.
+        ValueError
+            If the model has the class, there are fewer than 10 cells, genes are missing, ``attach`` is no inner node,
+            or a number is no whole number of at least 1.
+        KeyboardInterrupt
+            After Ctrl-C. The model is as it was before, here and after each of the errors.
+
+        References
+        ----------
+        arXiv 2212.10777, class extension; there a head of its own below the branch point.
+        """
+        self._require_generator("add_class")
+        self._refuse_query("add_class")
+        for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
+            if value is not None:
+                whole_number(name, value)
+        label = text_of(label)
+        node = self._check_extension(adata, label, attach)
+        bare = self._without_label(adata)
+        extension = ClassExtension(self.module, self._classes, seed=self._seed())
+        with torch.inference_mode():
+            parts = self._reader.read(extension.read, bare)
+        extension.attach(label, parts, node)
+        extension.train(
+            max_epochs=max_epochs, accelerator=accelerator, batch_size=batch_size, plan_kwargs=plan_kwargs,
+            trainer_kwargs=trainer_kwargs,
+        )  # fmt: skip
+        rows = extension.offset_rows()
+        extension.fit_offset(self._reader.batches(bare, rows), rows)
+        assert self.diffusion_params_ is not None
+        self.diffusion_params_ = extension.take_in(self.diffusion_params_)
+        self.class_tree_ = extension.grown.to_dict()
+
+    def _check_extension(self, adata: AnnData, label: str, attach: str | None) -> int | None:
+        """Refuse what can not be added; the number of the node to attach to."""
+        tree = self._classes
+        if not label.strip() or label in (UNKNOWN, "None"):
+            msg = f"label: a name wanted, got {label!r}."
+            raise ValueError(msg)
+        if self._places().label_named(label) is not None:
+            msg = f"label: the model has {label!r} already. Its classes: {listing(tree.classes)}."
+            raise ValueError(msg)
+        if adata.n_obs < MIN_CELLS:
+            msg = f"adata: {adata.n_obs} cells of {label!r}; at least {MIN_CELLS} are needed to learn a class."
+            raise ValueError(msg)
+        genes, held = self.get_var_names(), set(features_of(adata, self._setup.argument("obsm_key")))
+        lost = [gene for gene in genes if gene not in held]
+        if lost:
+            msg = f"adata lacks {len(lost)} of the model's {len(genes)} genes ({listing(lost)}): add_class needs all."
+            raise ValueError(msg)
+        if attach is None:
+            return None
+        names = tree.names()
+        inner = [name for name, own in zip(names, tree.labels, strict=True) if not own]
+        if attach not in inner:
+            msg = f"attach: {attach!r} is no inner node of the tree. It has: {listing(inner)}."
+            raise ValueError(msg)
+        return names.index(attach)
+
+    def _without_label(self, adata: AnnData) -> AnnData:
+        """The cells without the label, which the registry of the model does not have; the matrix is not copied."""
+        obs = adata.obs.drop(columns=[self._setup.argument("labels_key")], errors="ignore")
+        return AnnData(adata.X, obs=obs, var=adata.var[[]], layers=dict(adata.layers), obsm=dict(adata.obsm))
 
 
 def _as_tree(tree: Tree | nx.DiGraph | str | None) -> Tree | None:

@@ -5,49 +5,40 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from scvi import REGISTRY_KEYS
-from scvi.model.base import BaseModelClass
+import numpy as np
+import torch
+from scvi import settings
 
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data import text_of
-from hdtree_sc.growth import BUILDERS, TreeBuilder
-from hdtree_sc.model._codebook_mixin import CodebookMixin
-from hdtree_sc.model._diffusion_mixin import DiffusionMixin
-from hdtree_sc.model._expression_mixin import ExpressionMixin
-from hdtree_sc.model._file_mixin import FileMixin
-from hdtree_sc.model._generative_mixin import GenerativeMixin
-from hdtree_sc.model._query_mixin import QueryMixin
-from hdtree_sc.model._setup_mixin import SetupMixin, input_shape
-from hdtree_sc.model._time_mixin import TimeMixin
-from hdtree_sc.model._training_mixin import TreeTrainingMixin
-from hdtree_sc.model._unplaced_mixin import UnplacedMixin
-from hdtree_sc.model._validation import check_likelihood, check_shape
-from hdtree_sc.module import HDTreeModule
-from hdtree_sc.train import with_own_settings
+from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, text_of
+from hdtree_sc.graph import nearest_neighbors
+from hdtree_sc.growth import BUILDERS, TreeBuilder, build_tree
+from hdtree_sc.model._fit_basics import fit_before
+from hdtree_sc.model._generative import GenerativeTreeModel
+from hdtree_sc.model._pair_training import require_cells, train_on_pairs
+from hdtree_sc.module import TIME_KEY, CodebookHead, HDTreeModule
+from hdtree_sc.train import TreeTrainingPlan, TreeTrainRunner, with_own_settings
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    from pathlib import Path
 
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from hdtree_sc.data import Rows
     from hdtree_sc.nn import Likelihood
+    from hdtree_sc.tree import Tree
 
 MANY_CELLS = 16_000
 """From so many cells on they can feed a larger encoder."""
+TARGET_STEPS = 800
+"""Steps that a default training takes on a small data set."""
+HELD_OUT_CELLS = 5_000
+"""Splits are checked on at most so many validation cells."""
 
 
 @with_own_settings
-class HDTree(
-    SetupMixin,
-    QueryMixin,
-    FileMixin,
-    CodebookMixin,
-    GenerativeMixin,
-    DiffusionMixin,
-    UnplacedMixin,
-    TimeMixin,
-    ExpressionMixin,
-    TreeTrainingMixin,
-    BaseModelClass,
-):
+class HDTree(GenerativeTreeModel):
     """Learn a tree of cells: one latent, one hierarchical codebook, one count decoder.
 
     The encoder is trained so that expression neighbours meet (soft contrastive loss), so that the decoder can tell
@@ -106,7 +97,11 @@ class HDTree(
     Zang et al., HDTree, arXiv 2506.23287. What differs from the published code, and why, is in the user guide.
     """
 
+    module: HDTreeModule
     _module_cls = HDTreeModule
+    _data_splitter_cls = PairSplitter
+    _training_plan_cls = TreeTrainingPlan
+    _train_runner_cls = TreeTrainRunner
 
     def __init__(
         self,
@@ -128,12 +123,10 @@ class HDTree(
         use_labels: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         super().__init__(adata, registry)
-        if tree_builder not in BUILDERS:
-            msg = f"tree_builder: {tree_builder!r} is none of {', '.join(BUILDERS)}."
-            raise ValueError(msg)
+        _check_builder("tree_builder", tree_builder)
         if adata is not None:
             check_shape(adata, n_latent=n_latent, tree_depth=tree_depth)
-            check_likelihood(adata, self._setup("layer"), gene_likelihood, self._setup("obsm_key"))
+            check_likelihood(adata, self._setup.argument("layer"), gene_likelihood, self._setup.argument("obsm_key"))
         stats = self.summary_stats
         # resolved here, so that the file says which: a model may be loaded with other cells
         many = stats.n_cells >= MANY_CELLS
@@ -141,7 +134,7 @@ class HDTree(
         n_layers = n_layers or (3 if many else 2)
         n_input_pcs = n_input_pcs or (100 if many else 50)
         self.module = self._module_cls(
-            **input_shape(self),
+            **self._setup.input_shape(stats),
             n_latent=n_latent,
             n_hidden=n_hidden,
             n_layers=n_layers,
@@ -151,7 +144,7 @@ class HDTree(
             n_pcs=n_pcs,
             n_input_pcs=n_input_pcs,
             labels_to_tell=self._labels_to_tell() if use_labels else (),
-            has_time=self._setup("time_key") is not None,
+            has_time=self._setup.argument("time_key") is not None,
             nu=nu,
             exaggeration=exaggeration,
         )
@@ -164,9 +157,227 @@ class HDTree(
 
     def _labels_to_tell(self) -> tuple[bool, ...]:
         """Of each registered label, whether it is one to learn: the unknown one is not."""
-        state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
-        told = tuple(text_of(label) != UNKNOWN for label in state["categorical_mapping"])
-        if self._setup("labels_key") is None or sum(told) < 2:
+        known = tuple(text_of(label) != UNKNOWN for label in self._setup.label_categories)
+        if self._setup.argument("labels_key") is None or sum(known) < 2:
             msg = "use_labels: setup_anndata needs a labels_key= with at least two known labels."
             raise ValueError(msg)
-        return told
+        return known
+
+    # ---------------------------------------------------------------- training
+
+    @property
+    def _min_cells(self) -> int:
+        given = self._option("min_cells")
+        return given if given is not None else int(np.clip(self._split.n_split // 20, 2, 10))
+
+    @property
+    def _max_leaves(self) -> int:
+        # a leaf should hold some ten cells on average; those that are noise are found on held-out cells
+        return int(np.clip(self._split.n_split // 10, 2, self._option("max_leaves")))
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,  # noqa: FBT001, FBT002
+        batch_size: int | None = None,
+        early_stopping: bool = False,  # noqa: FBT001, FBT002
+        n_neighbors: int = 15,
+        checkpoint_dir: str | Path | None = None,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train encoder, decoder and codebook together, then build the tree.
+
+        Ctrl-C ends training early and leaves a usable model.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells; by default about 800 steps, at least 30 and at most 400 passes.
+        accelerator
+            Lightning accelerator.
+        devices
+            Lightning devices.
+        train_size
+            Share of the cells trained on, 0.9 by default.
+        validation_size
+            Share of the cells validated on, the rest by default.
+        shuffle_set_split
+            Whether cells are shuffled before they are split.
+        batch_size
+            Cells in a minibatch, each with a neighbour; by default 256, less for fewer than 1,000 cells, up to 1,024
+            for more than 16,000.
+        early_stopping
+            Whether to stop when ``validation_loss`` no longer falls.
+        n_neighbors
+            Expression neighbours from which a cell's positive is drawn; they never cross the split.
+        checkpoint_dir
+            Folder of ``last.ckpt``, written every tenth epoch. After a crash, set the model up in the same way and call
+            ``train(ckpt_path=".../last.ckpt")`` with the same arguments: on a CPU weights, tree and history are those
+            of a training that was not stopped. Where the file cannot be written, as on a full disk, a warning says so
+            and training goes on.
+        datasplitter_kwargs
+            Keyword arguments of the splitter, among them ``decoded_share`` (of each minibatch, 0.25 by default) and
+            ``resident`` (whether expression stays on the device).
+        plan_kwargs
+            Keyword arguments of the training plan (``lr``, ``compile``, ...) and of the module's loss
+            (``contrastive_weight``, ``reconstruction_weight``, ``commitment_weight``, ``time_weight``).
+        **trainer_kwargs
+            Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.
+
+        Raises
+        ------
+        ValueError
+            If a minibatch is larger than the training set, or several devices are used without a seed.
+        """
+        require_cells(self)
+        train_on_pairs(
+            self,
+            super().train,
+            n_steps=TARGET_STEPS,
+            least_epochs=30,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            n_neighbors=n_neighbors,
+            checkpoint_dir=checkpoint_dir,
+            datasplitter_kwargs=datasplitter_kwargs,
+            plan={"max_leaves": self._max_leaves, "min_cells": self._min_cells, "seed": settings.seed},
+            plan_kwargs=plan_kwargs,
+            fit_before=self._fit_before,
+            begin=self._drop_generator,
+            trainer_kwargs=trainer_kwargs,
+        )
+        self.build_tree()
+
+    def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
+        if not bool(self.module.scaler.fitted):
+            # it may refuse the times, and the scaler must not count as fitted then
+            self.train_indices_ = train_indices
+            self._fit_time(train_indices)
+        fit_before(self, train_indices)
+
+    def _fit_time(self, rows: NDArray[np.int64]) -> None:
+        """Keep mean and standard deviation of the known times of training cells."""
+        if self.module.time_head is None:
+            return
+        time = np.asarray(self.adata_manager.get_from_registry(TIME_KEY), dtype=float).ravel()[rows]
+        known = time[np.isfinite(time)]
+        if len(known) < 2 or known.std() == 0:
+            column = self._setup.argument("time_key")
+            msg = f"time_key: adata.obs[{column!r}] has no two different times among the training cells."
+            raise ValueError(msg)
+        self.module.time_moments.copy_(torch.tensor([known.mean(), known.std()]))
+
+    def build_tree(
+        self,
+        builder: TreeBuilder | None = None,
+        *,
+        max_leaves: int | None = None,
+        min_cells: int | None = None,
+    ) -> None:
+        """Build the tree anew on the latents of the training cells, without training.
+
+        The tree has at most ``max_leaves`` leaves of ``min_cells`` cells, and of those splits the ones that the
+        validation cells support: these fall on the side where their nearest training cells in expression are.
+
+        Parameters
+        ----------
+        builder
+            ``"links"``: micro-codes merged by observed over expected neighbour links, which follows where cells are
+            dense. ``"ward"``: micro-codes merged by size-weighted Ward. ``"bisecting"``: top-down 2-means. The
+            constructor's ``tree_builder`` by default.
+        max_leaves
+            Largest number of leaves, the constructor's by default.
+        min_cells
+            Smallest number of training cells of a leaf, the constructor's by default.
+        """
+        self._require_trained("build_tree")
+        self._split.require("build_tree")
+        builder = builder or self._option("tree_builder")
+        _check_builder("builder", builder)
+        self._drop_generator()
+        build_tree(
+            self.module.codebook,
+            self.get_latent(indices=self.train_indices_),
+            builder=builder,
+            max_leaves=max_leaves or self._max_leaves,
+            min_cells=min_cells or self._min_cells,
+            held_out=self._held_out(),
+            seed=self._seed(),
+        )
+        self._fit_unplaced()
+
+    def _held_out(self) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
+        """Latents of validation cells and the training cells nearest to each in expression."""
+        rows = self._split.held_out[:HELD_OUT_CELLS]
+        if len(rows) == 0:
+            return None
+        reference = self.get_expression_pca(indices=self.train_indices_)
+        near, _ = nearest_neighbors(reference, 15, queries=self.get_expression_pca(indices=rows))
+        return self.get_latent(indices=rows), near
+
+    # ---------------------------------------------------------------- getters
+
+    def _head(self) -> CodebookHead:
+        return CodebookHead(self.module.codebook)
+
+    def get_tree(self) -> Tree:
+        """The tree, with the number of training cells of each node.
+
+        Returns
+        -------
+        :class:`hdtree_sc.Tree`; its ``codebook`` holds the nodes' latents, its heights the dissimilarity at which the
+        children of a node part.
+        """
+        return super().get_tree()
+
+    @torch.inference_mode()
+    def get_time(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Time that each cell's latent tells, also for cells whose time is not known.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+
+        Returns
+        -------
+        float32 array (n_cells,), in the units of ``time_key``.
+
+        Raises
+        ------
+        RuntimeError
+            Before training, or of a model that was set up without ``time_key``.
+        """
+        self._require_trained("get_time")
+        module = self.module
+        if module.time_head is None:
+            msg = "get_time needs a model that was set up with time_key=."
+            raise RuntimeError(msg)
+        return self._reader.read(lambda t: (module.told_time(module.latents(t)),), adata, indices, batch_size)[0]
+
+
+def _check_builder(argument: str, builder: str) -> None:
+    if builder not in BUILDERS:
+        msg = f"{argument}: {builder!r} is none of {', '.join(BUILDERS)}."
+        raise ValueError(msg)

@@ -10,11 +10,12 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data import features_of, positions_of
-from hdtree_sc.model._align import feature_names_of, known_categories
+from hdtree_sc.data import feature_names_of, features_of, known_categories, positions_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from hdtree_sc.model._base import CellModel
 
 
 def cells_to_load(adata: AnnData | bool | None, registry: dict[str, Any]) -> AnnData | bool | None:  # noqa: FBT001
@@ -67,31 +68,38 @@ def cells_to_load(adata: AnnData | bool | None, registry: dict[str, Any]) -> Ann
     return out
 
 
-class TrainingCellsMixin:
-    """Knows the cells of a training by their names, in whatever order or company they are loaded."""
+class TrainingCells:
+    """Cells that a model was trained on, in whatever order or company they were loaded.
 
-    cell_names_: list[str] | None = None
-    """Names of the cells that were split into training, validation and test cells, whose positions here are
-    ``train_indices_``, ``validation_indices_`` and ``test_indices_``.
+    The model keeps ``cell_names_``, names of the cells that were split, and ``train_indices_``,
+    ``validation_indices_`` and ``test_indices_``, positions among them.
+
+    Parameters
+    ----------
+    model
+        The model.
     """
-    adata: Any
-    adata_manager: Any
-    train_indices_: Any
-    validation_indices_: Any
-    test_indices_: Any
-    _refuse_query: Any
 
-    def _start_training(self) -> None:
-        """Refuse a model that cannot be trained; its cells are split anew if it was loaded with others."""
-        self._refuse_query("train")
-        self.adata_manager.validate(new_columns=True)
-        names = self.adata.obs_names.tolist()
-        if self.cell_names_ != names:
-            self.cell_names_ = names
-            self.train_indices_ = self.validation_indices_ = self.test_indices_ = None
+    def __init__(self, model: CellModel) -> None:
+        self.model = model
 
-    def _require_training_cells(self, what: str) -> None:
+    def start(self) -> None:
+        """Refuse a model that cannot be trained; its cells are split again if it was loaded with others."""
+        model = self.model
+        model._refuse_query("train")
+        model.adata_manager.validate(new_columns=True)
+        names = model.adata.obs_names.tolist()
+        if model.cell_names_ != names:
+            model.cell_names_ = names
+            model.train_indices_ = model.validation_indices_ = model.test_indices_ = None
+
+    def require(self, what: str) -> None:
         """Refuse what is learned from the training cells where they are not all there as they were.
+
+        Parameters
+        ----------
+        what
+            The method that needs them.
 
         Raises
         ------
@@ -100,26 +108,27 @@ class TrainingCellsMixin:
         ValueError
             If the model was loaded without its cells or with others, or if they were changed in place.
         """
-        self._refuse_query(what)
-        if self.adata is None:
+        model = self.model
+        model._refuse_query(what)
+        if model.adata is None:
             msg = f"{what} needs the cells that the model was trained on: load it with them (adata=)."
             raise ValueError(msg)
-        self.adata_manager.validate()
-        if self.cell_names_ is None or self.train_indices_ is None:
+        model.adata_manager.validate()
+        if model.cell_names_ is None or model.train_indices_ is None:
             msg = (
                 f"{what} needs the cells that the model was trained on, which its file does not name: it is of an "
                 "earlier version. Load it with exactly those cells (adata=)."
             )
             raise ValueError(msg)
-        lost = pd.Index(self.cell_names_).difference(self.adata.obs_names, sort=False)
+        lost = pd.Index(model.cell_names_).difference(model.adata.obs_names, sort=False)
         if len(lost):
             msg = (
-                f"{what} needs the cells that the model was trained on: {len(lost)} of {len(self.cell_names_)} are "
+                f"{what} needs the cells that the model was trained on: {len(lost)} of {len(model.cell_names_)} are "
                 f"missing in the adata that it was loaded with ({listing(lost, 3)}). Load it with all of them."
             )
             raise ValueError(msg)
 
-    def _find_training_cells(self, registry: dict[str, Any]) -> None:
+    def find(self, registry: dict[str, Any]) -> None:
         """Find the cells of the training among those that a saved model was loaded with.
 
         Parameters
@@ -127,41 +136,52 @@ class TrainingCellsMixin:
         registry
             Registry of the saved model.
         """
-        if self.adata is None:
+        model = self.model
+        if model.adata is None:
             return
-        names = self.adata.obs_names
-        if self.cell_names_ is None:
+        names = model.adata.obs_names
+        if model.cell_names_ is None:
             # a file of an earlier version holds positions alone
             state = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
-            self.cell_names_ = names.tolist() if state["n_obs"] == len(names) else None
+            model.cell_names_ = names.tolist() if state["n_obs"] == len(names) else None
             return
-        row = names.get_indexer(self.cell_names_)
-        if self.train_indices_ is None or (row < 0).any() or np.array_equal(row, np.arange(len(names))):
+        row = names.get_indexer(model.cell_names_)
+        if model.train_indices_ is None or (row < 0).any() or np.array_equal(row, np.arange(len(names))):
             return
-        held_out = self._validation_rows()
-        self.train_indices_, self.validation_indices_ = row[np.asarray(self.train_indices_)], row[held_out]
-        if self.test_indices_ is not None:
-            self.test_indices_ = row[np.asarray(self.test_indices_)]
-        self.cell_names_ = names.tolist()
+        held_out = self.held_out
+        model.train_indices_, model.validation_indices_ = row[self.train], row[held_out]
+        if model.test_indices_ is not None:
+            model.test_indices_ = row[np.asarray(model.test_indices_)]
+        model.cell_names_ = names.tolist()
 
     @property
-    def _n_cells_split(self) -> int:
+    def n_split(self) -> int:
         """Number of cells that were split for training; where that is not known, of all cells."""
-        if self.train_indices_ is None or self.validation_indices_ is None:
-            return self.adata.n_obs
-        parts = (self.train_indices_, self.validation_indices_, self.test_indices_)
+        model = self.model
+        if model.train_indices_ is None or model.validation_indices_ is None:
+            return model.adata.n_obs
+        parts = (model.train_indices_, model.validation_indices_, model.test_indices_)
         return sum(len(part) for part in parts if part is not None)
 
-    def _validation_rows(self) -> NDArray[np.int64]:
-        """Positions of the validation cells among the cells of the training."""
-        if self.validation_indices_ is not None:
-            return np.asarray(self.validation_indices_)
-        # of an interrupted training scvi-tools does not keep them
-        n_cells = self.adata.n_obs if self.cell_names_ is None else len(self.cell_names_)
-        return np.setdiff1d(np.arange(n_cells), self.train_indices_)
+    @property
+    def train(self) -> NDArray[np.int64]:
+        """Positions of the training cells among the cells of the training."""
+        return np.asarray(self.model.train_indices_)
 
-    def _validation_names(self) -> pd.Index:
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Positions of the validation cells among the cells of the training."""
+        model = self.model
+        if model.validation_indices_ is not None:
+            return np.asarray(model.validation_indices_)
+        # of an interrupted training scvi-tools does not keep them
+        n_cells = model.adata.n_obs if model.cell_names_ is None else len(model.cell_names_)
+        return np.setdiff1d(np.arange(n_cells), self.train)
+
+    @property
+    def held_out_names(self) -> pd.Index:
         """Names of the validation cells; none where the model does not know them."""
-        if self.cell_names_ is None or self.train_indices_ is None:
+        model = self.model
+        if model.cell_names_ is None or model.train_indices_ is None:
             return pd.Index([], dtype=object)
-        return pd.Index(self.cell_names_)[self._validation_rows()]
+        return pd.Index(model.cell_names_)[self.held_out]

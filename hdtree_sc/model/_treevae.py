@@ -3,45 +3,48 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scvi.model.base import BaseModelClass
+import pandas as pd
+import torch
+from scvi import REGISTRY_KEYS
 
-from hdtree_sc.model._bound_mixin import BoundMixin
-from hdtree_sc.model._expression_mixin import ExpressionMixin
-from hdtree_sc.model._file_mixin import FileMixin
-from hdtree_sc.model._growing_mixin import GrowingMixin
+from hdtree_sc._errors import listing
+from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, whole_numbers
+from hdtree_sc.generate import SAMPLING_BATCH, LatentTreeFit, LatentTreeGenerator, LatentTreePlaces, seeded
+from hdtree_sc.graph import spread_rows
+from hdtree_sc.growth import SPLIT_RULES, Cells, Growth, SplitRule, fit_map
+from hdtree_sc.model._fit_basics import fit_before
 from hdtree_sc.model._hdtree import MANY_CELLS
-from hdtree_sc.model._latent_tree_mixin import LatentTreeMixin
-from hdtree_sc.model._query_mixin import QueryMixin
-from hdtree_sc.model._setup_mixin import SetupMixin, input_shape
-from hdtree_sc.model._tree_diffusion_mixin import TreeDiffusionMixin
-from hdtree_sc.model._unplaced_mixin import UnplacedMixin
-from hdtree_sc.model._validation import check_likelihood, check_shape
-from hdtree_sc.module import TreeVAEModule
-from hdtree_sc.train import with_own_settings
+from hdtree_sc.model._latent_tree_model import LatentTreeModel
+from hdtree_sc.model._pair_training import require_cells, train_on_pairs
+from hdtree_sc.module import TREE_CONDITIONS, TreeVAEModule
+from hdtree_sc.train import GrowingPlan, TreeTrainRunner, with_own_settings
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    from pathlib import Path
 
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
+
+    from hdtree_sc.diffusion import Method
+    from hdtree_sc.module import TreeCondition
     from hdtree_sc.nn import Likelihood
+
+ROOTS = ("cells", "normal")
+TARGET_STEPS = 1200
+"""Steps that a default training takes on a small data set."""
+GROWTH_VALUES = 40_000_000
+"""Largest number of values (cells x features) that candidate splits are trained on."""
+HELD_OUT_CELLS = 5_000
+"""Splits are scored on at most so many validation cells."""
 
 
 @with_own_settings
-class TreeVAE(
-    SetupMixin,
-    QueryMixin,
-    FileMixin,
-    LatentTreeMixin,
-    TreeDiffusionMixin,
-    UnplacedMixin,
-    GrowingMixin,
-    ExpressionMixin,
-    BoundMixin,
-    BaseModelClass,
-):
+class TreeVAE(LatentTreeModel):
     """Learn a tree of cells that grows while it is trained, with latents at its nodes.
 
     Every cell goes down the tree by routers and has a latent at each node that it passes; the leaf's decoder tells its
@@ -105,7 +108,11 @@ class TreeVAE(
     """
 
     _module_cls = TreeVAEModule
+    _data_splitter_cls = PairSplitter
+    _training_plan_cls = GrowingPlan
+    _train_runner_cls = TreeTrainRunner
     _tree_key = "treevae"
+    _condition: TreeCondition = "path"
 
     def __init__(
         self,
@@ -130,7 +137,7 @@ class TreeVAE(
         super().__init__(adata, registry)
         if adata is not None:
             check_shape(adata, n_latent=n_latent, tree_depth=1)
-            check_likelihood(adata, self._setup("layer"), gene_likelihood, self._setup("obsm_key"))
+            check_likelihood(adata, self._setup.argument("layer"), gene_likelihood, self._setup.argument("obsm_key"))
         for name, value, least in (
             ("n_node_latent", n_node_latent, 1), ("n_detail", n_detail, 1), ("max_depth", max_depth, 1),
             ("max_leaves", max_leaves, 1), ("min_leaf_size", min_leaf_size, 2),
@@ -151,7 +158,7 @@ class TreeVAE(
         elif image_shape is not None:
             image_shape = _checked_shape(image_shape, self.summary_stats.n_vars)
         self.module = self._module_cls(
-            **input_shape(self),
+            **self._setup.input_shape(self.summary_stats),
             n_latent=n_latent,
             n_node_latent=n_node_latent,
             n_detail=n_detail,
@@ -173,6 +180,301 @@ class TreeVAE(
         )
         self.package_version_ = version("hdtree-sc")
         self.init_params_ = self._get_init_params(locals())
+
+    # ---------------------------------------------------------------- training
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,  # noqa: FBT001, FBT002
+        batch_size: int | None = None,
+        early_stopping: bool = False,  # noqa: FBT001, FBT002
+        n_neighbors: int = 15,
+        split_rule: SplitRule = "gain",
+        checkpoint_dir: str | Path | None = None,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train encoder, tree and decoder together; the tree grows meanwhile.
+
+        It begins as its root alone. After shares of the epochs splits of its leaves are tried on cached embeddings,
+        and made where held-out cells gain by them; in between all is trained together. Towards the end leaves that are
+        too small, or without which held-out cells do better, are taken away.
+
+        Ctrl-C ends training early and leaves a usable model.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells; by default about 1,200 steps, at least 40 and at most 400 passes.
+        accelerator
+            Lightning accelerator.
+        devices
+            Lightning devices.
+        train_size
+            Share of the cells trained on, 0.9 by default.
+        validation_size
+            Share of the cells validated on, the rest by default. Splits are scored on them.
+        shuffle_set_split
+            Whether cells are shuffled before they are split.
+        batch_size
+            Cells in a minibatch, each with a neighbour; by default 256, less for fewer than 1,000 cells, up to 1,024
+            for more than 16,000.
+        early_stopping
+            Whether to stop when ``validation_loss`` no longer falls.
+        n_neighbors
+            Expression neighbours from which a cell's positive is drawn; they never cross the split.
+        split_rule
+            ``"gain"``: the split by which held-out cells gain most comes first, and growing ends when none gains.
+            ``"largest"``: the largest leaf is split first until there are ``max_leaves``, as published.
+        checkpoint_dir
+            Folder of ``last.ckpt``, written every tenth epoch. After a crash, set the model up in the same way and call
+            ``train(ckpt_path=".../last.ckpt")`` with the same arguments: on a CPU weights, tree and history are those
+            of a training that was not stopped. Where the file cannot be written, as on a full disk, a warning says so
+            and training goes on.
+        datasplitter_kwargs
+            Keyword arguments of the splitter, among them ``decoded_share`` (of each minibatch, 0.5 by default).
+        plan_kwargs
+            Keyword arguments of the training plan (``lr``, ``grow_at``, ``prune_at``, ...) and of the module's loss
+            (``contrastive_weight``, ``elbo_weight``).
+        **trainer_kwargs
+            Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.
+
+        Raises
+        ------
+        ValueError
+            If the rule is unknown, a minibatch is larger than the training set, or several devices are used without a
+            seed.
+
+        Notes
+        -----
+        Sets ``model.history["n_leaves"]`` and :attr:`growth`.
+        """
+        require_cells(self)
+        if split_rule not in SPLIT_RULES:
+            msg = f"split_rule: {split_rule!r} is none of {listing(SPLIT_RULES)}."
+            raise ValueError(msg)
+        growth: list[dict[str, Any]] = []
+
+        def begin() -> None:
+            self._drop_generator()
+            self._split_rule, self.growth_ = split_rule, growth
+
+        train_on_pairs(
+            self,
+            super().train,
+            n_steps=TARGET_STEPS,
+            least_epochs=40,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            n_neighbors=n_neighbors,
+            checkpoint_dir=checkpoint_dir,
+            datasplitter_kwargs={"decoded_share": 0.5} | (datasplitter_kwargs or {}),
+            plan={"grow": self._grow, "prune": self._prune, "growth": growth, "n_epochs_kl_warmup": None},
+            plan_kwargs=plan_kwargs,
+            fit_before=partial(fit_before, self),
+            begin=begin,
+            further={"split_rule": split_rule},
+            trainer_kwargs=trainer_kwargs,
+        )
+        with torch.inference_mode():
+            self.latent_tree_ = self._head().description(self.get_latent(indices=self.train_indices_))
+        fit_map(self.module.map_head, self.get_latent(indices=self.train_indices_), seed=self._seed())
+        self._fit_unplaced()
+
+    def _grow(self, stage: int) -> list[dict[str, Any]]:
+        """Split leaves; called by the training plan between epochs."""
+        with seeded(self._stage_seed(stage)):
+            return self._growth(stage).run()
+
+    def _prune(self, stage: int) -> list[dict[str, Any]]:
+        """Take leaves away; called by the training plan between epochs."""
+        with seeded(self._stage_seed(stage)):
+            return self._growth(stage).prune()
+
+    def _stage_seed(self, stage: int) -> int:
+        return 1000 * self._seed() + stage
+
+    def _growth(self, stage: int) -> Growth:
+        train, held_out = self._split.train, self._split.held_out
+        used = train[spread_rows(len(train), max(2, GROWTH_VALUES // self.summary_stats.n_vars))]
+        self.module.eval()
+        return Growth(
+            self.module,
+            self._growing_cells(used),
+            self._growing_cells(held_out[spread_rows(len(held_out), HELD_OUT_CELLS)]),
+            max_leaves=self._option("max_leaves"),
+            max_depth=self._option("max_depth"),
+            min_leaf_size=max(2, round(self._option("min_leaf_size") * len(used) / len(train))),
+            rule=self._split_rule,
+            generator=torch.Generator().manual_seed(self._stage_seed(stage)),
+        )
+
+    @torch.no_grad()
+    def _growing_cells(self, rows: NDArray[np.integer]) -> Cells:
+        """Expression and embedding of some cells."""
+        module, parts = self.module, []
+        if not len(rows):
+            width = module.tree.posterior.first.weight.shape[1]
+            return Cells(*(torch.zeros(0, n, device=module.device) for n in (1, width, module.covariates.width, 1)))
+        for tensors in self._reader.batches(self.adata, np.sort(rows)):
+            found = module.inferred(tensors)
+            parts.append((tensors[REGISTRY_KEYS.X_KEY], found["z"], module.covariates(tensors), found["library"]))
+        return Cells(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    # ---------------------------------------------------------------- second stage
+
+    def _places(self) -> LatentTreePlaces:
+        return LatentTreePlaces(self._head(), self._setup.labels, self._setup.label_categories)
+
+    def _generator(self) -> LatentTreeGenerator:
+        return LatentTreeGenerator(self.module, self._places(), seed=self._seed())
+
+    def _generator_fit(self) -> LatentTreeFit:
+        return LatentTreeFit(self.module, self._places(), seed=self._seed(), condition=self._condition)
+
+    def _generator_options(self) -> dict[str, Any]:
+        return {"condition": self._condition, "n_node_latent": self.module.n_node_latent}
+
+    def train_diffusion(self, *args: Any, condition: TreeCondition = "path", **kwargs: Any) -> None:
+        """Train the second stage: a diffusion over cells' embeddings and details, told where in the tree they are.
+
+        With ``space="expression"`` it is over the components that the encoder reads, as in the papers, whose diffusion
+        is over pixels; of images that are read by convolutions there are none.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            See :meth:`HDTree.train_diffusion`.
+        condition
+            What is told beside the nodes of a cell's path: ``"path"``, the latents of these nodes, as in TreeDiffusion;
+            ``"reconstruction"``, what the leaf's decoder makes of its latent, as in Diffuse-TreeVAE. Both are left out
+            in half of the cells, so that cells of a node or a label can be made as well.
+
+        Raises
+        ------
+        RuntimeError
+            Before ``train()``, or of a query model.
+        ValueError
+            If an option is unknown.
+
+        References
+        ----------
+        TreeDiffusion, arXiv 2410.16910; Diffuse-TreeVAE, arXiv 2407.06124.
+        """
+        if condition not in TREE_CONDITIONS:
+            msg = f"condition: {condition!r} is none of {listing(TREE_CONDITIONS)}."
+            raise ValueError(msg)
+        if kwargs.get("space") == "expression" and self.module.image_shape is not None:
+            msg = "space: this model reads pixels and no components; make it with image_shape=None, or keep 'latent'."
+            raise ValueError(msg)
+        self._condition = condition
+        super().train_diffusion(*args, **kwargs)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        n_cells: int,
+        node: str | None = None,
+        label: str | float | None = None,
+        batch: str | float | None = None,
+        library: float | ArrayLike | None = None,
+        n_steps: int = 50,
+        seed: int | None = None,
+        *,
+        per_leaf: bool = False,
+        refine: bool = True,
+        root: Literal["cells", "normal"] = "cells",
+        from_root: bool | None = None,
+        method: Method = "dpm",
+        guidance: float | None = None,
+        keep_mean: bool = True,
+        batch_size: int = SAMPLING_BATCH,
+    ) -> AnnData:
+        """Make new cells: from the root, of a node of the tree, of a label.
+
+        A leaf is drawn as often as training cells are in it, the root's latent from where that of the leaf's cells
+        lies, and the latents below it from their priors. The diffusion is told them and makes an embedding with
+        details, the leaf's decoder counts of it.
+
+        Parameters
+        ----------
+        n_cells
+            How many; with ``per_leaf``: samples of the root, each of which gives a cell of every leaf.
+        node
+            Name of a node, inner or leaf; the whole data by default.
+        label
+            Name of a label of ``labels_key``. The diffusion is then told the label and the leaf, and no latents.
+        batch, library, n_steps, seed, method, guidance, keep_mean, batch_size
+            See :meth:`HDTree.generate`.
+        per_leaf
+            Whether every leaf (below ``node``) sees the same sample of the root: the same cell as each of the kinds.
+            Cells of one sample begin at the same noise, too, and have one library size and batch.
+        refine
+            Whether the diffusion is used; otherwise the leaf's decoder reads the latents of the tree themselves, as
+            TreeVAE without a second stage.
+        root
+            ``"cells"``: as above. ``"normal"``: the root's latent is standard normal and the leaf drawn by the routers
+            that see latents, as published; not with ``node``, ``label`` or ``per_leaf``.
+        from_root
+            Whether the diffusion is told the latents; by default it is unless a label is asked for.
+
+        Returns
+        -------
+        AnnData with the fields of :meth:`HDTree.generate`, and ``.obs["asked_leaf"]``: the leaf that was drawn; with
+        ``per_leaf`` also ``.obs["root_sample"]``: number of the root's sample.
+
+        Raises
+        ------
+        RuntimeError
+            Before :meth:`train_diffusion`.
+        ValueError
+            If node, label or batch do not exist (the message lists those that do), no training cell is of both, or a
+            number makes no sense.
+
+        References
+        ----------
+        arXiv 2306.08984, section 2.3, and arXiv 2407.06124.
+        """
+        self._require_generator("generate")
+        n_cells, n_steps, batch_size = whole_numbers(n_cells=n_cells, n_steps=n_steps, batch_size=batch_size)
+        how = self._sampling(n_steps, method, guidance, batch_size)
+        generator = self._generator()
+        place = generator.places.of(node, label)
+        label = None if label is None else generator.places.label_named(label)
+        in_batch = None if batch is None else self._setup.number_of_batch(batch)
+        if per_leaf and label is not None:
+            msg = "label: per_leaf=True makes a cell of every leaf, so that no label can be asked for besides."
+            raise ValueError(msg)
+        if root not in ROOTS or (root == "normal" and (per_leaf or place != (0, 0))):
+            msg = f"root: {root!r} given; 'cells', or 'normal' without node, label and per_leaf, is wanted."
+            raise ValueError(msg)
+        with seeded(seed):
+            made, inputs, sample = generator.from_root(
+                n_cells, place, how, root=root, per_leaf=per_leaf, refine=refine, batch=in_batch, library=library,
+                signal=label is None if from_root is None else from_root, keep_mean=keep_mean,
+            )  # fmt: skip
+        out, writer = self._written(generator, made, inputs), self._writer()
+        out.obs["asked_leaf"] = pd.Categorical(np.asarray(writer.tree.nodes)[inputs.node.cpu().numpy()])
+        if per_leaf:
+            out.obs["root_sample"] = sample.cpu().numpy()
+        if label is not None:
+            writer.set_label(out, [label] * n_cells)
+        return writer.named(
+            out, function="generate", node=node, label=label, batch=batch, n_steps=n_steps, seed=seed, method=method,
+            guidance=how.guidance, per_leaf=per_leaf, refine=refine, root=root,
+        )  # fmt: skip
 
 
 def _stored_shape(adata: AnnData | None, n_vars: int) -> tuple[int, int] | None:

@@ -7,12 +7,15 @@ from hdtree_sc.module._branched_diffusion import (
     BranchTraining,
     Conditioning,
 )
+from hdtree_sc.module._cell_module import CellModule
+from hdtree_sc.module._covariates import CovariateVector
 from hdtree_sc.module._donors import Donors
 from hdtree_sc.module._hdtree import TIME_KEY, HDTreeModule
 from hdtree_sc.module._latent_diffusion import LatentDiffusion, Where, untold
 from hdtree_sc.module._scvi_networks import ScviNetworks
 from hdtree_sc.module._spaces import SPACES, Space
-from hdtree_sc.module._tree_diffusion import TREE_CONDITIONS, TreeCondition, paths_to
+from hdtree_sc.module._tree_diffusion import TREE_CONDITIONS, TreeCondition, TreeLatentDiffusion, paths_to
+from hdtree_sc.module._tree_heads import ClassHead, CodebookHead, LatentTreeHead, TreeHead
 from hdtree_sc.module._treevae import TreeVAEModule
 
 __all__ = [
@@ -21,17 +24,24 @@ __all__ = [
     "BranchedModule",
     "COLLAPSED",
     "CONDITIONINGS",
+    "CellModule",
+    "ClassHead",
+    "CodebookHead",
     "Conditioning",
+    "CovariateVector",
     "Donors",
     "GaussianClasses",
     "HDTreeModule",
     "LatentDiffusion",
+    "LatentTreeHead",
     "SPACES",
     "ScviNetworks",
     "Space",
     "TIME_KEY",
     "TREE_CONDITIONS",
     "TreeCondition",
+    "TreeHead",
+    "TreeLatentDiffusion",
     "TreeVAEModule",
     "Where",
     "paths_to",

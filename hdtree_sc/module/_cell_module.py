@@ -115,6 +115,31 @@ class CellModule(BaseModuleClass):
         """What the decoder adds for cells of some nodes, (n, n_input); None for nothing."""
         return None
 
+    def inferred(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What :meth:`inference` gives of a minibatch."""
+        return self.inference(**self._get_inference_input(tensors))
+
+    def latents(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Latents (n, n_latent) of a minibatch, as users see them."""
+        return self.shown(self.inferred(tensors)["z"].float())
+
+    def scaled(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Values of a minibatch in one unit, (n, n_features)."""
+        return self.scaler(tensors[REGISTRY_KEYS.X_KEY], self._library(tensors))
+
+    def components(self, scaled: torch.Tensor) -> torch.Tensor:
+        """Principal components (n, n_pcs) of values in one unit."""
+        return scaled @ self.scaler.components[:, : self.n_pcs]
+
+    def standardised(self, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values in one unit standardised, (n, n_features), and the components of these, (n, n_pcs)."""
+        values = self.scaler.restandardised(scaled)
+        return values, values @ self.scaler.standard_components[:, : self.n_pcs]
+
+    def registered_labels(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Number of each cell's label in the registry, int (n,)."""
+        return tensors[REGISTRY_KEYS.LABELS_KEY][:, 0].long()
+
     def shown(self, z: torch.Tensor) -> torch.Tensor:
         """The part of latents (..., width) that is told to users, (..., n_latent)."""
         return z

@@ -64,6 +64,8 @@ class HDTreeModule(PairModule):
         Attraction of the contrastive loss.
     """
 
+    encoder: MLP
+
     def __init__(
         self,
         n_input: int,

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from hdtree_sc._keys import ROOT
-from hdtree_sc.tree import Tree
-from hdtree_sc.tree._names import path_names
+from hdtree_sc.tree import Tree, path_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from hdtree_sc.module._branched import GaussianClasses
     from hdtree_sc.module._treevae import TreeVAEModule
     from hdtree_sc.nn import TreeCodebook
-    from hdtree_sc.tree._class_tree import ClassTree
+    from hdtree_sc.tree import ClassTree
 
 
 class TreeHead(Protocol):

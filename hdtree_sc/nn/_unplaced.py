@@ -111,6 +111,12 @@ class UnplacedScore(nn.Module):
         powers = torch.stack([torch.ones_like(at), at, at.square()], dim=1)
         return torch.einsum("np,stp->nst", powers, self.trend)
 
+    def own(self, x: torch.Tensor, scaled: torch.Tensor, components: torch.Tensor) -> torch.Tensor:
+        """Score (n,) of each cell by itself, as a normal quantile; zero without calibration, see :meth:`forward`."""
+        if not self.fitted:
+            return torch.zeros_like(components[:, 0])
+        return self.quantile(self.combine(*self(x, scaled, components)))
+
     def quantile(self, score: torch.Tensor) -> torch.Tensor:
         """Normal quantile (n,) of the rank of combined scores (n,) in the null: one wild cell then does not shout."""
         n = int(self.sizes[2])

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from hdtree_sc.data import features_of
+from hdtree_sc.data._obsm_field import features_of
+from hdtree_sc.data._validation import values_of
 from hdtree_sc.graph import spread_rows
-from hdtree_sc.model._validation import values_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

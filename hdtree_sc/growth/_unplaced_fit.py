@@ -1,29 +1,23 @@
-"""Cells that are unlike anything in training: the calibration of the score, and the answer."""
+"""Calibration of the score of cells that are unlike anything in training."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
-from scvi import REGISTRY_KEYS
 from sklearn.cluster import KMeans
 
-from hdtree_sc._errors import NO_CALIBRATION
-from hdtree_sc.model._training_basics import principal_axes
+from hdtree_sc.growth._scaler_fit import principal_axes
 from hdtree_sc.nn import LANDMARKS, NEAREST, PROFILES, UnplacedScore, nearest, with_peers
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
 
     from hdtree_sc.nn import ExpressionScaler
 
-ALPHA = 0.05
-"""Share of false calls."""
 N_FOLDS = 5
-SMALLEST = 40
+MIN_CELLS = 40
 """Fewer training cells can not tell one in twenty."""
 MAX_VALUES = 60_000_000
 """Largest number of values (cells x features) that the score is fitted on."""
@@ -34,79 +28,23 @@ PSEUDOCOUNTS = 200.0
 """Weight of the mean of all cells in a profile, in counts: a gene that a group never showed is not impossible there."""
 
 
-class UnplacedMixin:
-    """Says which cells are unlike anything the model was trained on."""
+def calibration_rows(train: NDArray[np.integer], n_features: int) -> NDArray[np.integer]:
+    """A sample of the training cells to fit the score on, ascending; none where there are too few.
 
-    def _fit_unplaced(self) -> None:
-        """Learn the score and its null from a sample of the training cells."""
-        module, trained = self.module, self.train_indices_  # type: ignore[attr-defined]
-        n = min(len(trained), LANDMARKS, MAX_VALUES // module.scaler.mean.shape[0])
-        if n < SMALLEST:
-            module.unplaced.sizes.zero_()
-            return
-        rows = np.sort(np.random.default_rng(0).permutation(trained)[:n])
-        batches = self._batches(self.adata, rows, None, None)  # type: ignore[attr-defined]
-        parts = [(t[REGISTRY_KEYS.X_KEY].cpu(), module._library(t).cpu()) for t in batches]
-        x, library = (torch.cat(part) for part in zip(*parts, strict=True))
-        fit_unplaced(module.unplaced, module.scaler, x, library, few=len(trained) <= OWN_COMPONENTS)
-
-    def _own_unplaced(self, tensors: dict[str, torch.Tensor], scaled: torch.Tensor, pcs: torch.Tensor) -> torch.Tensor:
-        """Score (n,) of each cell of a minibatch by itself; zero without calibration."""
-        score = self.module.unplaced  # type: ignore[attr-defined]
-        if not score.fitted:
-            return torch.zeros_like(pcs[:, 0])
-        return score.quantile(score.combine(*score(tensors[REGISTRY_KEYS.X_KEY], scaled, pcs)))
-
-    def _unplaced_p(self, own: NDArray[np.float32], pcs: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """p-values (n,) of all cells of a query; None without calibration."""
-        score = self.module.unplaced  # type: ignore[attr-defined]
-        if not score.fitted:
-            return None
-        device = score.landmarks.device
-        return score.p_values(torch.from_numpy(own).to(device), torch.from_numpy(pcs).to(device)).cpu().numpy()
-
-    @torch.inference_mode()
-    def get_unplaced(self, adata: AnnData | None = None, alpha: float = ALPHA) -> pd.DataFrame:
-        """Which cells are unlike anything the model was trained on.
-
-        Each cell is compared with training cells in the principal components of expression and with their mean
-        profiles. In queries of 50 cells or more it is heard together with its five nearest cells in the query, so that
-        the answer for a cell depends a little on which others are asked about.
-
-        Parameters
-        ----------
-        adata
-            Cells with the model's genes; those of the model by default. Cells the model was trained on know themselves
-            and are hardly ever called.
-        alpha
-            Share of false calls among new cells of the types in training.
-
-        Returns
-        -------
-        DataFrame (n_cells, 2): ``unplaced`` (bool) and ``p_value`` (share of training cells that were as unlike the
-        others, each scored without having been looked at).
-
-        Raises
-        ------
-        RuntimeError
-            Before training, and if the model has no calibration: it was saved by a version without, or trained on
-            fewer than 40 cells.
-        """
-        if not 0 < alpha < 1:
-            msg = f"alpha: {alpha} is outside 0 to 1, it is the share of false calls."
-            raise ValueError(msg)
-        self._require_trained("get_unplaced")  # type: ignore[attr-defined]
-        if not self.module.unplaced.fitted:  # type: ignore[attr-defined]
-            msg = f"get_unplaced: {NO_CALIBRATION}"
-            raise RuntimeError(msg)
-        p_value = self.place(adata).unplaced_p  # type: ignore[attr-defined]
-        cells = self.adata if adata is None else adata  # type: ignore[attr-defined]
-        return pd.DataFrame({"unplaced": p_value <= alpha, "p_value": p_value}, index=cells.obs_names)
+    Parameters
+    ----------
+    train
+        Rows of the training cells.
+    n_features
+        Number of features.
+    """
+    n = min(len(train), LANDMARKS, MAX_VALUES // n_features)
+    return np.sort(np.random.default_rng(0).permutation(train)[: n if n >= MIN_CELLS else 0])
 
 
 @torch.no_grad()
 def fit_unplaced(
-    score: UnplacedScore, scaler: ExpressionScaler, x: torch.Tensor, library: torch.Tensor, *, few: bool
+    score: UnplacedScore, scaler: ExpressionScaler, x: torch.Tensor, library: torch.Tensor, *, n_train: int
 ) -> None:
     """Fill the buffers of a score.
 
@@ -124,9 +62,10 @@ def fit_unplaced(
         Values of training cells, (n, n_features), on the CPU.
     library
         Library sizes, (n, 1), on the CPU.
-    few
-        Whether the principal components are learned anew in each round.
+    n_train
+        Number of training cells; of few, the principal components are learned in each round again.
     """
+    few = n_train <= OWN_COMPONENTS
     device = scaler.mean.device
     scaled = scaler.standardised(x.to(device), library.to(device)).cpu()
     n, width = len(x), score.landmarks.shape[1]

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Rows: TypeAlias = int | str | slice | Sequence[int | str | bool] | NDArray[Any] | pd.Series | None
-    """Rows of an AnnData: see :func:`rows_of`."""
-
+Rows: TypeAlias = "int | str | slice | Sequence[int | str | bool] | NDArray[Any] | pd.Series | None"
+"""Rows of an AnnData: see :func:`rows_of`."""
 ROWS = "positions, names of cells, a slice or a mask with a value for each cell"
 
 

@@ -25,7 +25,7 @@ import torch
 from scvi.model.base._constants import SAVE_KEYS
 from scvi.model.base._save_load import _initialize_model
 
-from hdtree_sc.model._plain_values import from_plain, to_plain
+from hdtree_sc.files._plain_values import from_plain, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A model's tree that is a tree of latents."""
+"""Getters of a model whose tree is a tree of latents, and its goodness-of-fit measures."""
 
 from __future__ import annotations
 
@@ -7,24 +7,45 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from scvi.model.base import VAEMixin
 
 from hdtree_sc._errors import listing
-from hdtree_sc.model._tree_mixin import TreeMixin
-from hdtree_sc.tree import Tree, path_names
+from hdtree_sc.generate import seeded
+from hdtree_sc.model._expression import with_rows
+from hdtree_sc.model._generative import GenerativeTreeModel
+from hdtree_sc.module import LatentTreeHead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
-    from hdtree_sc.model._arguments import Rows
+    from hdtree_sc.data import Rows
+    from hdtree_sc.module import TreeVAEModule
+    from hdtree_sc.tree import Tree
+
+BATCH = 1024
 
 
-class LatentTreeMixin(TreeMixin):
-    """Where embeddings are in a :class:`~hdtree_sc.nn.LatentTree`."""
+class LatentTreeModel(GenerativeTreeModel, VAEMixin):
+    """Leaves, their decoders, and scvi-tools' measures of fit.
 
+    These draw latents from a seed: global random numbers stay as they are.
+    """
+
+    module: TreeVAEModule
     latent_tree_: dict[str, Any] | None = None
+    growth_: list[dict[str, Any]] | None = None
     _decoded_at: int | None = None
+
+    # scvi-tools' base has a method of this name that does nothing
+    differential_abundance = VAEMixin.differential_abundance
+
+    # ---------------------------------------------------------------- tree
+
+    def _head(self) -> LatentTreeHead:
+        return LatentTreeHead(self.module, self.latent_tree_)
 
     def get_tree(self) -> Tree:
         """The tree, with the number of training cells of each node.
@@ -34,51 +55,7 @@ class LatentTreeMixin(TreeMixin):
         :class:`hdtree_sc.Tree`; its ``codebook`` holds the nodes' mean embeddings, its heights the distance of the mean
         embeddings of a node's children, or that of a node below it where that is more.
         """
-        self._require_trained("get_tree")
-        held = self.latent_tree_
-        assert held is not None
-        parents = list(self.module.tree.plan.shown_parents)  # type: ignore[attr-defined]
-        return Tree(
-            path_names(parents), parents, heights=held["heights"], n_cells=held["n_cells"], codebook=held["codebook"]
-        )
-
-    @property
-    def _path_depth(self) -> int:
-        # a root alone has no path, but what is written of paths has a column
-        return max(self.get_tree().depth, 1)
-
-    @torch.inference_mode()
-    def _describe_tree(self) -> None:
-        """Learn of training cells how many each node holds and where they lie."""
-        module = self.module  # type: ignore[attr-defined]
-        latent = torch.from_numpy(self.get_latent(indices=self.train_indices_))  # type: ignore[attr-defined]
-        parents = module.tree.plan.shown_parents
-        n = np.zeros(len(parents))
-        sums = np.zeros((len(parents), latent.shape[1]))
-        leaf = torch.cat([self._leaf_positions(part.to(module.device)).cpu() for part in latent.split(8192)]).numpy()
-        np.add.at(n, leaf, 1.0)
-        np.add.at(sums, leaf, latent.numpy())
-        for node in range(len(parents) - 1, 0, -1):
-            n[parents[node]] += n[node]
-            sums[parents[node]] += sums[node]
-        means, heights = sums / np.maximum(n, 1.0)[:, None], np.zeros(len(parents))
-        for node in range(len(parents) - 1, -1, -1):
-            below = [child for child in range(node + 1, len(parents)) if parents[child] == node]
-            if below:
-                apart = float(np.linalg.norm(means[below[0]] - means[below[1]]))
-                heights[node] = max(apart, *heights[below])
-        self.latent_tree_ = {"heights": heights, "n_cells": n.astype(np.int64), "codebook": means.astype(np.float32)}
-
-    def _tree_probabilities(self, z: torch.Tensor) -> torch.Tensor:
-        tree = self.module.tree  # type: ignore[attr-defined]
-        return tree.log_shares(z)[tree.plan.shown].exp().T
-
-    def _leaf_positions(self, z: torch.Tensor) -> torch.Tensor:
-        module = self.module  # type: ignore[attr-defined]
-        shown = module.tree.plan.shown
-        place = torch.empty(len(module.tree.plan.slots), dtype=torch.long, device=shown.device)
-        place[shown] = torch.arange(len(shown), device=shown.device)
-        return place[module.likeliest(module.tree.log_shares(z))]
+        return super().get_tree()
 
     def get_leaf_probabilities(
         self,
@@ -124,7 +101,9 @@ class LatentTreeMixin(TreeMixin):
         cell; ``n_leaves`` after it.
         """
         self._require_trained("growth")
-        return pd.DataFrame(self.growth_ or [])  # type: ignore[attr-defined]
+        return pd.DataFrame(self.growth_ or [])
+
+    # ---------------------------------------------------------------- expression
 
     def _leaf_named(self, leaf: str) -> int:
         """Position of a leaf in the tree."""
@@ -159,16 +138,16 @@ class LatentTreeMixin(TreeMixin):
         self._require_trained("get_normalized_expression")
         self._decoded_at = None if leaf is None else self._leaf_named(leaf)
         try:
-            return super().get_normalized_expression(*args, **kwargs)  # type: ignore[misc]
+            return super().get_normalized_expression(*args, **kwargs)
         finally:
             self._decoded_at = None
 
     def _get_transform_batch_gen_kwargs(self, batch: Any) -> dict[str, Any]:
         # the one place where scvi-tools lets a model say more to generative()
-        told = super()._get_transform_batch_gen_kwargs(batch)  # type: ignore[misc]
+        given = super()._get_transform_batch_gen_kwargs(batch)
         if self._decoded_at is None:
-            return told
-        return told | {"node": torch.tensor(self._decoded_at, device=self.module.device)}  # type: ignore[attr-defined]
+            return given
+        return given | {"node": torch.tensor(self._decoded_at, device=self.module.device)}
 
     @torch.inference_mode()
     def get_leaf_loadings(self, leaf: str) -> pd.DataFrame:
@@ -194,9 +173,80 @@ class LatentTreeMixin(TreeMixin):
             Of images, whose last layer is a convolution.
         """
         self._require_trained("get_leaf_loadings")
-        module = self.module  # type: ignore[attr-defined]
-        plan = module.tree.plan
-        slot = plan.slots[plan.shown[self._leaf_named(leaf)]].unsqueeze(0)
-        values = module.decoder.loadings(slot)[0].cpu().numpy()
+        slot = self._head().slot(self._leaf_named(leaf)).unsqueeze(0)
+        values = self.module.decoder.loadings(slot)[0].cpu().numpy()
         columns = [f"latent_{i}" for i in range(values.shape[1])]
-        return pd.DataFrame(values, index=list(self.get_var_names()), columns=columns)  # type: ignore[attr-defined]
+        return pd.DataFrame(values, index=list(self.get_var_names()), columns=columns)
+
+    # ---------------------------------------------------------------- measures of fit
+
+    get_aggregated_posterior = with_rows(VAEMixin.get_aggregated_posterior)
+
+    def get_elbo(self, *args: Any, seed: int = 0, **kwargs: Any) -> float | NDArray[np.float32]:
+        """Evidence lower bound of the log likelihood, in nats per cell; higher is better.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            See :meth:`scvi.model.base.VAEMixin.get_elbo`: ``adata``, ``indices``, ``batch_size``, ``return_mean``.
+        seed
+            Seed of the latents, of which each cell has one draw.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        return _plain(self._measured(VAEMixin.get_elbo, seed, args, kwargs))
+
+    def get_reconstruction_error(self, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Any]:
+        """Expected negative log likelihood over leaves and latents, in nats per cell; lower is better.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            See :meth:`scvi.model.base.VAEMixin.get_reconstruction_error`.
+        seed
+            Seed of the latents.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        found = self._measured(VAEMixin.get_reconstruction_error, seed, args, kwargs)
+        return {key: _plain(values) for key, values in found.items()}
+
+    def get_marginal_ll(self, *args: Any, seed: int = 0, **kwargs: Any) -> float | NDArray[np.float32]:
+        """Importance-weighted estimate of the log likelihood, in nats per cell; higher is better.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            See :meth:`scvi.model.base.VAEMixin.get_marginal_ll`: ``adata``, ``indices``, ``n_mc_samples`` (1,000 by
+            default; the estimate is a lower bound that rises with them), ``return_mean``.
+        seed
+            Seed of the samples.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        # scvi-tools takes the mean of the minibatches' means, of which the last has fewer cells
+        whole = kwargs.get("return_mean", True)
+        found = self._measured(VAEMixin.get_marginal_ll, seed, args, kwargs | ({"return_mean": False} if whole else {}))
+        return float(found.mean()) if whole else _plain(found)
+
+    def _measured(self, measure: Callable[..., Any], seed: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._require_trained(measure.__name__)
+        if measure is not VAEMixin.get_marginal_ll and len(args) < 3 and "dataloader" not in kwargs:
+            kwargs.setdefault("batch_size", BATCH)
+        with seeded(seed):
+            return with_rows(measure)(self, *args, **kwargs)
+
+
+def _plain(values: Any) -> Any:
+    """A number, or an array of one for each cell."""
+    array = np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values)
+    return float(array) if array.ndim == 0 else array

@@ -9,8 +9,8 @@ from scvi import REGISTRY_KEYS
 from scvi.data._constants import _MANAGER_UUID_KEY, _SETUP_ARGS_KEY
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data import OrderedManager
-from hdtree_sc.model._fingerprint import Fingerprint
+from hdtree_sc.data._fingerprint import Fingerprint
+from hdtree_sc.data._ordered_rows import OrderedManager
 
 if TYPE_CHECKING:
     from anndata import AnnData

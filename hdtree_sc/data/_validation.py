@@ -12,8 +12,8 @@ from scipy import sparse
 
 from hdtree_sc._errors import listing, require_column, whole_number
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data import numbered
-from hdtree_sc.model._value_checks import LARGEST, check_finite, check_likelihood, check_values, name_of, values_of
+from hdtree_sc.data._category_names import numbered
+from hdtree_sc.data._value_checks import LARGEST, check_finite, check_likelihood, check_values, name_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

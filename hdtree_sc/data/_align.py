@@ -14,8 +14,9 @@ from scvi import REGISTRY_KEYS
 from hdtree_sc._disk import in_memory
 from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data import features_of, positions_of
-from hdtree_sc.model._validation import values_of
+from hdtree_sc.data._category_names import positions_of
+from hdtree_sc.data._obsm_field import features_of
+from hdtree_sc.data._validation import values_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ import torch
 from scvi import REGISTRY_KEYS
 from scvi.model import SCVI
 
+from hdtree_sc.data import Setup
 from hdtree_sc.model._hdtree import HDTree
-from hdtree_sc.model._setup_mixin import input_shape
 
 if TYPE_CHECKING:
     from scvi.model.base import BaseModelClass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hdtree_sc.module import BranchedModule, ScviNetworks
 
 
-def taken_over(model: HDTree | SCVI, own: BaseModelClass) -> dict[str, Any]:
+def networks_of(model: HDTree | SCVI, own: BaseModelClass) -> dict[str, Any]:
     """What a module must be made with to hold the networks of a trained model.
 
     Parameters
@@ -78,7 +78,7 @@ def taken_over(model: HDTree | SCVI, own: BaseModelClass) -> dict[str, Any]:
             "library size and covariates alone."
         )
         raise ValueError(msg)
-    shape = input_shape(model)
+    shape = Setup(model.registry).input_shape(model.summary_stats)
     return {
         "encoder": "scvi",
         "gene_likelihood": module.gene_likelihood,
@@ -94,7 +94,7 @@ def taken_over(model: HDTree | SCVI, own: BaseModelClass) -> dict[str, Any]:
     }
 
 
-def take_weights(model: HDTree | SCVI, module: BranchedModule) -> None:
+def copy_weights(model: HDTree | SCVI, module: BranchedModule) -> None:
     """Copy the weights of a trained model into the module made for them."""
     if isinstance(model, SCVI):
         cast("ScviNetworks", module.encoder).vae.load_state_dict(model.module.state_dict())

@@ -1,0 +1,179 @@
+"""Getters of a model whose tree is one of the user's own classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hdtree_sc._errors import whole_number
+from hdtree_sc.diffusion import NoiseSchedule
+from hdtree_sc.generate import LEAST_HEIGHT, ClassFit, ClassGenerator, ClassPlaces, denoising_scores
+from hdtree_sc.model._generative import GenerativeTreeModel
+from hdtree_sc.module import ClassHead
+from hdtree_sc.tree import ClassTree
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from hdtree_sc.data import Rows
+    from hdtree_sc.module import BranchedModule
+    from hdtree_sc.tree import Tree
+
+
+class ClassTreeModel(GenerativeTreeModel):
+    """Classes, the noise levels at which they part, and the class of a cell."""
+
+    module: BranchedModule
+    class_tree_: dict[str, Any] | None = None
+
+    @property
+    def _classes(self) -> ClassTree:
+        assert self.class_tree_ is not None
+        return ClassTree.from_dict(self.class_tree_)
+
+    def _head(self) -> ClassHead:
+        module = self.module
+        assert module.classes is not None
+        # before there is a generator, the schedule that it will have
+        schedule = NoiseSchedule() if module.diffusion is None else module.diffusion.schedule
+        return ClassHead(self._classes, module.classes, schedule)
+
+    def _places(self) -> ClassPlaces:
+        return ClassPlaces(self._head(), self._setup.label_categories)
+
+    def _generator(self) -> ClassGenerator:
+        return ClassGenerator(self.module, self._places())
+
+    def _generator_fit(self) -> ClassFit:
+        return ClassFit(self.module, self._places(), seed=self._seed())
+
+    def get_tree(self) -> Tree:
+        """The tree of the classes.
+
+        Returns
+        -------
+        :class:`hdtree_sc.Tree`. Nodes are named by their path; :meth:`get_branch_points` and :meth:`node_columns` say
+        which classes they hold. Heights are times of the noise schedule in [0, 1], at which the children of a node
+        part; the codebook holds the mean latents.
+        """
+        return super().get_tree()
+
+    def node_columns(self) -> pd.DataFrame:
+        """Class, log signal-to-noise ratio of the branch point and bootstrap support of each node.
+
+        Returns
+        -------
+        DataFrame indexed by node: ``label`` (empty of inner nodes), ``log_snr`` and ``support`` (NaN of leaves).
+        """
+        tree = self._classes
+        heights = tree.heights()
+        columns = {
+            "label": np.array(tree.labels, dtype=object),
+            "log_snr": np.where(np.isfinite(heights), -heights, np.nan),
+            "support": np.array(tree.support),
+        }
+        return pd.DataFrame(columns, index=tree.names()).loc[list(self.get_tree().nodes)]
+
+    def get_branch_points(self) -> pd.DataFrame:
+        """Noise levels at which classes part, the first to part from noise on first.
+
+        Returns
+        -------
+        DataFrame, one branch point a row, indexed by ``node``:
+
+        ``parent`` : name of the node above, empty of the root
+        ``children`` : names of the nodes below, joined by commas
+        ``classes`` : classes of each child, separated by ``|``
+        ``time`` : time of the noise schedule, 0 (data) to 1 (noise)
+        ``log_snr`` : log signal-to-noise ratio; at more noise the classes are one
+        ``n_cells`` : training cells
+        ``support`` : share of bootstrap replicates in which the same classes are a clade; NaN of a tree that was given
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        self._require_trained("get_branch_points")
+        shape, columns = self.get_tree(), self.node_columns()
+        rows = []
+        for node in shape.nodes:
+            children = shape.children(node)
+            if len(children) < 2:
+                continue
+            sides = [", ".join(columns.loc[list(shape.subtree_leaves(child)), "label"]) for child in children]
+            rows.append(
+                {
+                    "node": node,
+                    "parent": shape.parent(node) or "",
+                    "children": ",".join(children),
+                    "classes": " | ".join(sides),
+                    "time": float(shape.heights[shape.index(node)]),
+                    "log_snr": float(columns.loc[node, "log_snr"]),
+                    "n_cells": int(shape.n_cells[shape.index(node)]),
+                    "support": float(columns.loc[node, "support"]),
+                }
+            )
+        names = ["node", "parent", "children", "classes", "time", "log_snr", "n_cells", "support"]
+        return pd.DataFrame(rows, columns=names).set_index("node").sort_values("time", ascending=False, kind="stable")
+
+    @torch.inference_mode()
+    def classify(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        *,
+        n_noise: int = 32,
+        seed: int = 0,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Class of each cell by how well each class' way takes the noise off it.
+
+        The difference of denoising errors, weighted as in the evidence lower bound and averaged over noise, estimates
+        that of log likelihoods. Above the branch point of two classes they answer alike and nothing is to be told.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
+        n_noise
+            Noise levels at which each cell is asked, each with noise of its own, the same for all classes.
+        seed
+            Seed of the noise.
+        batch_size
+            Cells at a time, 4,096 by default.
+
+        Returns
+        -------
+        DataFrame (n_cells, n_classes) of probabilities, in the order of the tree's leaves, priors as in training.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        self._require_generator("classify")
+        n_noise, seed = whole_number("n_noise", n_noise), whole_number("seed", seed, least=None)
+        module, tree, diffusion = self.module, self._classes, self._generator().diffusion
+        assert module.classes is not None
+        prior = module.classes.log_prior
+        numbers = [tree.number_of(label) for label in tree.classes]
+        generator = torch.Generator().manual_seed(seed)
+        top = max(float(np.max(tree.heights())), LEAST_HEIGHT)
+        low = diffusion.schedule.lowest / 2
+        # strata of the noise level itself, over which the bound is an integral
+        levels = low + (top - low) * (torch.arange(n_noise) + torch.rand(n_noise, generator=generator)) / n_noise
+
+        def read(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            x = diffusion.whiten(module.latents(tensors))
+            score = denoising_scores(x, diffusion, numbers, levels, top - low, generator)
+            return ((score + prior).softmax(1),)
+
+        values = self._reader.read(read, adata, indices, batch_size)[0]
+        frame = pd.DataFrame(values, index=self._reader.names(adata, indices, None, len(values)), columns=tree.classes)
+        return frame[list(self.node_columns().loc[list(self.get_tree().leaves), "label"])]

@@ -1,0 +1,422 @@
+"""A model of cells on a tree: latent, tree, paths and probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.model.base import RNASeqMixin
+
+from hdtree_sc._disk import is_on_disk
+from hdtree_sc._errors import NO_CALIBRATION
+from hdtree_sc.data import rows_of
+from hdtree_sc.growth import calibration_rows, fit_unplaced
+from hdtree_sc.model._base import CellModel
+from hdtree_sc.model._expression import with_rows
+from hdtree_sc.model._reader import INFERENCE_BATCH, over
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from hdtree_sc.data import Rows
+    from hdtree_sc.module import TreeHead
+    from hdtree_sc.tree import Tree
+
+ALPHA = 0.05
+"""Share of false calls."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where cells are on a model's tree.
+
+    Parameters
+    ----------
+    latent
+        Latents, float32 (n, n_latent).
+    map_2d
+        Map for plots, float32 (n, 2).
+    expression_pca
+        Principal components of the expression, float32 (n, n_pcs), which tell who is near.
+    standardised_pca
+        Those of standardised expression, float32 (n, n_pcs), which tell how far.
+    leaf
+        Position of each cell's leaf in ``get_tree().nodes``, (n,).
+    path_probabilities
+        Probability of the chosen node at each level, float32 (n, depth); 0 below the leaf.
+    unplaced_p
+        p-value of each cell being of the kinds in training, float32 (n,), or None of a model without calibration.
+    time
+        Time that each latent tells, float32 (n,), or None of a model that was set up without ``time_key``.
+    """
+
+    latent: NDArray[np.float32]
+    map_2d: NDArray[np.float32]
+    expression_pca: NDArray[np.float32]
+    standardised_pca: NDArray[np.float32]
+    leaf: NDArray[np.int64]
+    path_probabilities: NDArray[np.float32]
+    unplaced_p: NDArray[np.float32] | None = None
+    time: NDArray[np.float32] | None = None
+
+
+class TreeModel(CellModel):
+    """Getters of a trained model: a subclass says what its tree is.
+
+    They return arrays and tables and never write into an AnnData; :func:`hdtree_sc.tl.tree` does.
+    """
+
+    def _head(self) -> TreeHead:
+        """The tree, and where latents are on it."""
+        raise NotImplementedError
+
+    def get_tree(self) -> Tree:
+        """The tree."""
+        self._require_trained("get_tree")
+        return self._head().nodes()
+
+    def node_columns(self) -> pd.DataFrame:
+        """What else the model knows of its nodes, columns of a table indexed by their names; nothing by default."""
+        return pd.DataFrame(index=list(self.get_tree().nodes))
+
+    def params_of_tree(self) -> dict[str, str | int | float | bool]:
+        """What the tree was made with, as :func:`hdtree_sc.tl.tree` stores it: model, version, setup, options."""
+        given = {"model": type(self).__name__, "version": version("hdtree-sc")}
+        given |= self._setup.arguments | self.init_params_["non_kwargs"]
+        return {name: value for name, value in given.items() if isinstance(value, str | int | float | bool)}
+
+    # ---------------------------------------------------------------- latents
+
+    @torch.inference_mode()
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> NDArray[np.float32]:
+        """Latent of each cell.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+        dataloader
+            Minibatches to use in place of ``adata``.
+
+        Returns
+        -------
+        float32 array (n_cells, n_latent).
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        self._require_trained("get_latent")
+        latents = self.module.latents
+        return self._reader.read(lambda tensors: (latents(tensors),), adata, indices, batch_size, dataloader)[0]
+
+    def get_latent(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> NDArray[np.float32]:
+        """Latent of each cell; the same as :meth:`get_latent_representation`."""
+        return self.get_latent_representation(adata, indices, batch_size, dataloader)
+
+    @torch.inference_mode()
+    def get_map(self, latent: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """2-D map of cells, for plots only: the tree is not built in it.
+
+        Parameters
+        ----------
+        latent
+            Latents, (n_cells, n_latent); those of the training data by default.
+
+        Returns
+        -------
+        float32 array (n_cells, 2).
+        """
+        self._require_trained("get_map")
+        whole = torch.from_numpy(self.get_latent() if latent is None else latent)
+        chunks = (chunk.to(self.module.device) for chunk in whole.split(INFERENCE_BATCH))
+        return over(chunks, lambda z: (self.module.map_head(z),))[0]
+
+    @torch.inference_mode()
+    def get_expression_pca(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        *,
+        standardise: bool = False,
+    ) -> NDArray[np.float32]:
+        """Principal components of the normalised expression in which training drew its neighbours.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+        standardise
+            Whether each feature weighs the same. By default it weighs as much as it varies.
+
+        Returns
+        -------
+        float32 array (n_cells, n_pcs).
+        """
+        self._require_trained("get_expression_pca")
+        module = self.module
+
+        def components(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor]:
+            scaled = module.scaled(tensors)
+            return (module.standardised(scaled)[1] if standardise else module.components(scaled),)
+
+        return self._reader.read(components, adata, indices, batch_size)[0]
+
+    @torch.inference_mode()
+    def place(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> Placement:
+        """All that :func:`hdtree_sc.tl.tree` writes about cells, in one pass over them.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+        dataloader
+            Minibatches to use in place of ``adata``.
+
+        Returns
+        -------
+        The placement; memory grows with the cells, not with the nodes.
+        """
+        self._require_trained("place")
+        module, head = self.module, self._head()
+        paths = torch.from_numpy(paths_of(head.nodes(), head.depth)).to(module.device)
+
+        def placed(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            z = module.latents(tensors)
+            leaf = head.leaf(z)
+            passed = paths[leaf]
+            chosen = head.probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
+            scaled = module.scaled(tensors)
+            components, (values, standardised) = module.components(scaled), module.standardised(scaled)
+            own = module.unplaced.own(tensors[REGISTRY_KEYS.X_KEY], values, standardised)
+            return z, module.map_head(z), components, standardised, leaf, chosen, own, module.told_time(z)
+
+        latent, flat, components, standardised, leaf, on_path, own, time = self._reader.read(
+            placed, adata, indices, batch_size, dataloader
+        )
+        known_time = None if module.time_head is None else time
+        return Placement(
+            latent, flat, components, standardised, leaf, on_path, self._unplaced_p(own, standardised), known_time
+        )
+
+    # ---------------------------------------------------------------- paths and probabilities
+
+    @torch.inference_mode()
+    def get_tree_paths(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> pd.DataFrame:
+        """Nodes that each cell passes on its way down the tree.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+        dataloader
+            Minibatches to use in place of ``adata``; rows are then numbered.
+
+        Returns
+        -------
+        DataFrame (n_cells, tree_depth) with the columns ``level_1``, ``level_2``, ...: node names as categories,
+        missing below a cell's leaf.
+        """
+        self._require_trained("get_tree_paths")
+        module, head = self.module, self._head()
+        tree = head.nodes()
+        leaf = self._reader.read(
+            lambda tensors: (head.leaf(module.latents(tensors)),), adata, indices, batch_size, dataloader
+        )[0]
+        codes = paths_of(tree, head.depth)[leaf]
+        columns = {
+            f"level_{level + 1}": pd.Categorical.from_codes(codes[:, level], categories=list(tree.nodes))
+            for level in range(codes.shape[1])
+        }
+        frame = pd.DataFrame(columns, index=self._reader.names(adata, indices, dataloader, len(codes)))
+        return frame.apply(lambda column: column.cat.remove_unused_categories())
+
+    @torch.inference_mode()
+    def get_node_probabilities(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        batch_size: int | None = None,
+        dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+    ) -> pd.DataFrame:
+        """Soft membership of each cell in each node.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        indices
+            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
+        batch_size
+            Cells at a time, 4,096 by default.
+        dataloader
+            Minibatches to use in place of ``adata``; rows are then numbered.
+
+        Returns
+        -------
+        DataFrame (n_cells, n_nodes) in the order of ``get_tree().nodes``; the root is 1 and children sum to their
+        parent.
+        """
+        self._require_trained("get_node_probabilities")
+        module, head = self.module, self._head()
+        values = self._reader.read(
+            lambda tensors: (head.probabilities(module.latents(tensors)),), adata, indices, batch_size, dataloader
+        )[0]
+        names = self._reader.names(adata, indices, dataloader, len(values))
+        return pd.DataFrame(values, index=names, columns=list(head.nodes().nodes))
+
+    # ---------------------------------------------------------------- cells unlike all in training
+
+    @torch.inference_mode()
+    def get_unplaced(self, adata: AnnData | None = None, alpha: float = ALPHA) -> pd.DataFrame:
+        """Which cells are unlike anything the model was trained on.
+
+        Each cell is compared with training cells in the principal components of expression and with their mean
+        profiles. In queries of 50 cells or more it is heard together with its five nearest cells in the query, so that
+        the answer for a cell depends a little on which others are asked about.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; those of the model by default. Cells the model was trained on know themselves
+            and are hardly ever called.
+        alpha
+            Share of false calls among new cells of the types in training.
+
+        Returns
+        -------
+        DataFrame (n_cells, 2): ``unplaced`` (bool) and ``p_value`` (share of training cells that were as unlike the
+        others, each scored without having been looked at).
+
+        Raises
+        ------
+        RuntimeError
+            Before training, and if the model has no calibration: it was saved by a version without, or trained on
+            fewer than 40 cells.
+        """
+        if not 0 < alpha < 1:
+            msg = f"alpha: {alpha} is outside 0 to 1, it is the share of false calls."
+            raise ValueError(msg)
+        self._require_trained("get_unplaced")
+        if not self.module.unplaced.fitted:
+            msg = f"get_unplaced: {NO_CALIBRATION}"
+            raise RuntimeError(msg)
+        p_value = self.place(adata).unplaced_p
+        assert p_value is not None
+        cells = self.adata if adata is None else adata
+        return pd.DataFrame({"unplaced": p_value <= alpha, "p_value": p_value}, index=cells.obs_names)
+
+    def _unplaced_p(self, own: NDArray[np.float32], pcs: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """p-values (n,) of all cells of a query; None without calibration."""
+        score = self.module.unplaced
+        if not score.fitted:
+            return None
+        device = score.landmarks.device
+        return score.p_values(torch.from_numpy(own).to(device), torch.from_numpy(pcs).to(device)).cpu().numpy()
+
+    def _fit_unplaced(self) -> None:
+        """Learn the score and its null from a sample of the training cells."""
+        module, train = self.module, self._split.train
+        rows = calibration_rows(train, module.scaler.mean.shape[0])
+        if not len(rows):
+            module.unplaced.sizes.zero_()
+            return
+        batches = self._reader.batches(self.adata, rows)
+        parts = [(tensors[REGISTRY_KEYS.X_KEY].cpu(), module._library(tensors).cpu()) for tensors in batches]
+        x, library = (torch.cat(part) for part in zip(*parts, strict=True))
+        fit_unplaced(module.unplaced, module.scaler, x, library, n_train=len(train))
+
+    # ---------------------------------------------------------------- expression
+
+    get_normalized_expression = with_rows(RNASeqMixin.get_normalized_expression)
+    posterior_predictive_sample = with_rows(RNASeqMixin.posterior_predictive_sample)
+    get_feature_correlation_matrix = with_rows(RNASeqMixin.get_feature_correlation_matrix)
+    get_likelihood_parameters = with_rows(RNASeqMixin.get_likelihood_parameters)
+    get_latent_library_size = with_rows(RNASeqMixin.get_latent_library_size)
+
+    def differential_expression(self, adata: AnnData | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Genes that differ between groups of cells, see :meth:`scvi.model.SCVI.differential_expression`.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; the training data by default.
+        *args, **kwargs
+            Arguments of scvi-tools' method. ``idx1`` and ``idx2`` may be positions, names of cells, a slice or a mask,
+            or one text that is a query of ``obs``.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        ValueError
+            If cells are not as they should be, or are on disk.
+        """
+        self._require_trained("differential_expression")
+        adata = self._validate_anndata(adata)
+        if is_on_disk(adata.X):
+            msg = "differential_expression reads all values at once, and adata is backed: adata = adata.to_memory()."
+            raise ValueError(msg)
+        for name in ("idx1", "idx2"):
+            if kwargs.get(name) is not None and not isinstance(kwargs[name], str):
+                kwargs[name] = rows_of(kwargs[name], adata.obs_names, argument=name)
+        return super().differential_expression(adata, *args, **kwargs)
+
+
+def paths_of(tree: Tree, depth: int) -> NDArray[np.int64]:
+    """Nodes on the path to each node, (n_nodes, depth) in tree positions; -1 below it."""
+    out = np.full((len(tree), depth), -1)
+    for level in range(1, depth + 1):
+        if level <= tree.depth:
+            out[:, level - 1] = tree.ancestors_at(level)
+    return out
