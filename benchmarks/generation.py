@@ -125,7 +125,7 @@ def generated(model: Any, half: Halves) -> NDArray:
 
 def by_label(model: Any, half: Halves) -> NDArray:
     """As many cells of each label as real ones; labels of a single cell, which the model was not told, of no label."""
-    wanted = pd.Series(half.fit_labels[half.of_fit]).value_counts()
+    wanted, known = pd.Series(half.fit_labels[half.of_fit]).value_counts(), model._places().labels
     made = [
         model.generate(
             n, label=label if label in model._places().labels else None, seed=half.seed + i, keep_mean=False
