@@ -127,9 +127,7 @@ def by_label(model: Any, half: Halves) -> NDArray:
     """As many cells of each label as real ones; labels of a single cell, which the model was not told, of no label."""
     wanted, known = pd.Series(half.fit_labels[half.of_fit]).value_counts(), model._places().labels
     made = [
-        model.generate(
-            n, label=label if label in model._places().labels else None, seed=half.seed + i, keep_mean=False
-        ).X
+        model.generate(n, label=label if label in known else None, seed=half.seed + i, keep_mean=False).X
         for i, (label, n) in enumerate(wanted.items())
     ]
     return np.vstack([_data.dense(values) for values in made])

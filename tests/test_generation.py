@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from sklearn.linear_model import LogisticRegression
 
 import hdtree_sc as ht
+from hdtree_sc.generate import Route, Sampling
 
 SMALL = {"n_hidden": 32, "n_blocks": 1}
 """A denoiser that is not asked for good cells."""
@@ -190,10 +191,10 @@ class TestTransmute:
         (source, target), _ = types
         rows = np.flatnonzero(maker.adata.obs["cell_type"] == source)
         there = maker.transmute(target=target, indices=rows, align=align, seed=0)
-        cells = maker._real_cells(None, rows)
-        diffusion = maker.module.diffusion
-        moved = diffusion.whiten(torch.from_numpy(there.obsm["X_hdtree"]))
-        labels = [maker._told_labels.index(name) + 1 for name in (source, target)]
+        generator = maker._generator()
+        cells = maker._encoded(generator, None, rows)
+        moved = generator.diffusion.whiten(torch.from_numpy(there.obsm["X_hdtree"]))
+        labels = [generator.places.labels.index(name) + 1 for name in (source, target)]
         here, away = (
             type(cells.where)(torch.zeros_like(cells.where.node), torch.full_like(cells.where.label, label))
             for label in labels
@@ -201,7 +202,7 @@ class TestTransmute:
         with torch.inference_mode():
             cells.whitened, before = moved, cells.whitened
             levels = torch.from_numpy(there.obs["branch_noise"].to_numpy())
-            back = maker._carried(cells, away, here, levels, "ode", 50, 1.0, 4096, align)
+            back = generator.transport(cells, Route(away, here, levels), Sampling(), mode="ode", align=align)
         assert np.corrcoef(back.flatten(), before.flatten())[0, 1] > 0.95
 
     def test_a_node_is_a_target_too_and_cells_that_are_there_stay(self, maker):

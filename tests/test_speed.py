@@ -16,7 +16,6 @@ import hdtree_sc as ht
 from hdtree_sc._keys import ENCODER_INPUT
 from hdtree_sc.data import _resident
 from hdtree_sc.data._splitter import PairSplitter
-from hdtree_sc.model._pair_training import encoder_input
 from hdtree_sc.module import HDTreeModule
 
 
@@ -86,7 +85,7 @@ def test_expression_is_read_of_a_share_of_the_anchors_only(cells, monkeypatch):
 
 def test_what_the_encoder_reads_is_the_same_whoever_works_it_out(cells):
     model = brief(cells, max_epochs=1)
-    read, library = encoder_input(model)
+    read, library = model._encoder_input()
     tensors = next(iter(model._make_data_loader(adata=cells, indices=np.arange(9))))
     told = model.module._get_inference_input(tensors)
     np.testing.assert_allclose(read[:9], told["x"], atol=1e-5)

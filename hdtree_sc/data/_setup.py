@@ -14,11 +14,12 @@ from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._category_fields import KIND_KEY, CategoryField, CategoryTableField
 from hdtree_sc.data._category_names import kind_of, positions_of, text_of, typed
 from hdtree_sc.data._number_field import NumberField
-from hdtree_sc.data._obsm_field import ObsmFeatureField
+from hdtree_sc.data._obsm_field import ObsmFeatureField, features_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anndata import AnnData
     from numpy.typing import NDArray
     from scvi.data.fields import BaseAnnDataField
 
@@ -109,6 +110,21 @@ class Setup:
             "n_cats_per_cov": tuple(categories.get("n_cats_per_key", ())),
             "n_continuous_cov": stats.get("n_extra_continuous_covs", 0),
         }
+
+
+def require_genes(adata: AnnData, setup: Setup) -> None:
+    """Refuse cells that lack features of a model.
+
+    Raises
+    ------
+    ValueError
+        Naming what is missing.
+    """
+    genes, held = setup.features, set(features_of(adata, setup.argument("obsm_key")))
+    lost = [gene for gene in genes if gene not in held]
+    if lost:
+        msg = f"adata lacks {len(lost)} of the model's {len(genes)} genes ({listing(lost)}): add_class needs all."
+        raise ValueError(msg)
 
 
 def registered_fields(

@@ -2,18 +2,16 @@
 
 from hdtree_sc.generate._arrays import DecoderInputs, GeneratedArrays, seeded
 from hdtree_sc.generate._cells import CellWriter
-from hdtree_sc.generate._class_tree import CRITERIA, ClassTreeFit, Criterion, denoising_scores
+from hdtree_sc.generate._class_generator import ClassGenerator
+from hdtree_sc.generate._class_tree import CRITERIA, ClassTreeFit, Criterion
 from hdtree_sc.generate._extension import ClassExtension
 from hdtree_sc.generate._fit import LEAST_HEIGHT, ClassFit, GeneratorFit, LatentTreeFit, LearnedCells, where_of
 from hdtree_sc.generate._from_root import LatentTreeGenerator
 from hdtree_sc.generate._generator import SAMPLING_BATCH, EncodedCells, Generator, Route, Sampling
 from hdtree_sc.generate._places import ClassPlaces, LatentTreePlaces, Place, Places
-from hdtree_sc.generate._shared_prefix import ClassGenerator
 
 __all__ = [
     "CRITERIA",
-    "LEAST_HEIGHT",
-    "SAMPLING_BATCH",
     "CellWriter",
     "ClassExtension",
     "ClassFit",
@@ -26,6 +24,7 @@ __all__ = [
     "GeneratedArrays",
     "Generator",
     "GeneratorFit",
+    "LEAST_HEIGHT",
     "LatentTreeFit",
     "LatentTreeGenerator",
     "LatentTreePlaces",
@@ -33,8 +32,8 @@ __all__ = [
     "Place",
     "Places",
     "Route",
+    "SAMPLING_BATCH",
     "Sampling",
-    "denoising_scores",
     "seeded",
     "where_of",
 ]

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from hdtree_sc.diffusion import alpha_sigma
 from hdtree_sc.generate._fit import LEAST_HEIGHT, drawn_points
-from hdtree_sc.module import BranchedLatentDiffusion, GaussianClasses, Where
+from hdtree_sc.module import BranchedLatentDiffusion, GaussianClasses
 from hdtree_sc.stats import class_moments
 from hdtree_sc.tree import cosine_levels, found_tree, given_tree, mixing_levels, with_support
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from hdtree_sc.diffusion import NoiseSchedule
@@ -133,40 +130,3 @@ class ClassTreeFit:
         held.precision.copy_(torch.from_numpy(precision))
         held.log_prior.copy_(torch.log(torch.from_numpy(size[order] / size.sum())))
         return held
-
-
-def denoising_scores(
-    x: torch.Tensor,
-    diffusion: BranchedLatentDiffusion,
-    numbers: Sequence[int],
-    levels: torch.Tensor,
-    width: float,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Minus the denoising error of points under each class, weighted as in the evidence lower bound, (n, n_classes).
-
-    Parameters
-    ----------
-    x
-        Whitened points, (n, d).
-    diffusion
-        The diffusion.
-    numbers
-        Numbers of the classes.
-    levels
-        Noise levels, spread evenly.
-    width
-        Difference of the highest and the lowest noise level that can be drawn.
-    generator
-        Random numbers of the noise, which is the same for all classes.
-    """
-    score = torch.zeros(len(x), len(numbers), device=x.device)
-    for level in levels.tolist():
-        noise = torch.randn(x.shape, generator=generator).to(x)
-        at = x.new_full((len(x), 1), level)
-        alpha, sigma = alpha_sigma(at)
-        noised = alpha * x + sigma * noise
-        for i, number in enumerate(numbers):
-            data = diffusion.data(noised, at, Where.of((number, 0), len(x), x.device))
-            score[:, i] -= 0.5 * float(np.exp(-level)) * (data - x).square().sum(1) * width / len(levels)
-    return score

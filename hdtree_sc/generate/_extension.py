@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 
-from hdtree_sc.data import PointSplitter
+from hdtree_sc._errors import listing
+from hdtree_sc._keys import UNKNOWN
+from hdtree_sc.data import PointSplitter, positions_of
 from hdtree_sc.generate._arrays import seeded
 from hdtree_sc.generate._fit import LEAST_HEIGHT, STEPS, drawn_points, where_of
 from hdtree_sc.module import BranchedLatentDiffusion, BranchTraining, Donors, GaussianClasses, Where
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from hdtree_sc.module import BranchedModule
     from hdtree_sc.tree import ClassTree
 
+MIN_CELLS = 10
+"""Smallest number of cells of a class."""
 EPOCHS = 20
 OFFSET_CELLS = 2_000
 OFFSET_STEPS = 200
@@ -50,6 +54,42 @@ class ClassExtension:
         self.own = len(tree)
         self.cells: dict[str, torch.Tensor] = {}
         self.diffusion: BranchedLatentDiffusion
+
+    def checked(self, n_cells: int, label: str, attach: str | None) -> int | None:
+        """Refuse what can not be added; the number of the node to attach to.
+
+        Parameters
+        ----------
+        n_cells
+            Cells of the class.
+        label
+            Its name.
+        attach
+            Name of an inner node, or None.
+
+        Raises
+        ------
+        ValueError
+            If the name is none, or taken, there are too few cells, or there is no such node.
+        """
+        tree = self.tree
+        if not label.strip() or label in (UNKNOWN, "None"):
+            msg = f"label: a name wanted, got {label!r}."
+            raise ValueError(msg)
+        if (positions_of([label], tree.classes) >= 0).any():
+            msg = f"label: the model has {label!r} already. Its classes: {listing(tree.classes)}."
+            raise ValueError(msg)
+        if n_cells < MIN_CELLS:
+            msg = f"adata: {n_cells} cells of {label!r}; at least {MIN_CELLS} are needed to learn a class."
+            raise ValueError(msg)
+        if attach is None:
+            return None
+        names = tree.names()
+        inner = [name for name, own in zip(names, tree.labels, strict=True) if not own]
+        if attach not in inner:
+            msg = f"attach: {attach!r} is no inner node of the tree. It has: {listing(inner)}."
+            raise ValueError(msg)
+        return names.index(attach)
 
     def read(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """What :meth:`attach` needs of a minibatch of cells of the class."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 
-from hdtree_sc.data import PointSplitter
+from hdtree_sc.data import PointSplitter, positions_of
 from hdtree_sc.generate._from_root import root_and_signal
 from hdtree_sc.generate._generator import SAMPLING_BATCH
 from hdtree_sc.module import SPACES, Donors, LatentDiffusion, Where
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from hdtree_sc.data import Setup
     from hdtree_sc.generate._places import ClassPlaces, Places
     from hdtree_sc.module import (
         BranchedLatentDiffusion,
@@ -75,6 +76,16 @@ class LearnedCells:
     ) -> None:
         self.module, self.space, self.conditions_of = module, space, conditions_of
         self.has_scatter = module.is_variational and space == "latent"
+
+    @classmethod
+    def by_label(cls, module: CellModule, setup: Setup) -> LearnedCells:
+        """Cells in the latent with the numbers of their labels, before there is a tree of these."""
+        number = torch.from_numpy(positions_of(setup.label_categories, setup.labels) + 1)
+
+        def labels(z: torch.Tensor, registered: torch.Tensor) -> Where:
+            return Where(torch.zeros_like(registered), number.to(registered.device)[registered])
+
+        return cls(module, "latent", labels)
 
     def read(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Points, node, label, batch, library size, covariates and maybe scatter of a minibatch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from hdtree_sc.diffusion import alpha_sigma
@@ -14,7 +15,6 @@ from hdtree_sc.module import SPACES, Where
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
@@ -133,11 +133,21 @@ class Generator:
         whitened, node, label, library, covariates = (torch.from_numpy(part).to(self.device) for part in parts)
         return EncodedCells(obs, whitened, Where(node, label), DecoderInputs(library, covariates, node))
 
-    def cells_of(self, cells: EncodedCells, place: Place) -> EncodedCells:
-        """The cells of a label or a node, of which there may be none."""
+    def cells_of(self, cells: EncodedCells, place: Place, name: str) -> EncodedCells:
+        """The cells of a label or a node.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
         node, label = place
         chosen = cells.where.label == label if label else self.diffusion.below(node)[cells.where.node]
-        return cells.of(chosen.nonzero().squeeze(1).cpu().numpy())
+        rows = chosen.nonzero().squeeze(1).cpu().numpy()
+        if not len(rows):
+            msg = f"source: adata has no cell of {name!r}."
+            raise ValueError(msg)
+        return cells.of(rows)
 
     # ---------------------------------------------------------------- points
 
@@ -194,6 +204,27 @@ class Generator:
         if noise_level is not None:
             levels = torch.where(torch.isfinite(levels), noise_level, levels)
         return Route(origin, onto, levels)
+
+    def check_noise_level(self, noise_level: float) -> None:
+        """Refuse a noise level that is none of the schedule.
+
+        Raises
+        ------
+        ValueError
+            Naming those that are.
+        """
+        schedule = self.diffusion.schedule
+        if not schedule.lowest < noise_level <= schedule.highest:
+            msg = f"noise_level: {noise_level} given, above {schedule.lowest} and up to {schedule.highest} wanted."
+            raise ValueError(msg)
+
+    def transported(
+        self, cells: EncodedCells, route: Route, how: Sampling, *, mode: str, align: bool, n_draws: int
+    ) -> tuple[torch.Tensor, EncodedCells, DecoderInputs]:
+        """Whitened points of several draws of :meth:`transport`, the source cell of each, and its decoder's inputs."""
+        draws = [self.transport(cells, route, how, mode=mode, align=align) for _ in range(n_draws)]
+        many = cells.of(np.tile(np.arange(len(cells)), n_draws))
+        return torch.cat(draws), many, replace(many.inputs, node=route.onto.node.repeat(n_draws))
 
     def transport(self, cells: EncodedCells, route: Route, how: Sampling, *, mode: str, align: bool) -> torch.Tensor:
         """Whitened points of cells that went up to some noise and down to the target, moved by the means if aligned."""

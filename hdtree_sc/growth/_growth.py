@@ -25,7 +25,7 @@ from hdtree_sc.nn import LEAST_SHARE, LEAST_SHARE_IN_BOUNDS
 from hdtree_sc.tree import path_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -70,6 +70,27 @@ class Cells:
     embedding: torch.Tensor
     covariates: torch.Tensor
     library: torch.Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def read(cls, module: Any, batches: Iterable[dict[str, torch.Tensor]]) -> Cells:
+        """Cells of minibatches, of which there may be none.
+
+        Parameters
+        ----------
+        module
+            The module that encodes them.
+        batches
+            The minibatches.
+        """
+        parts = []
+        for tensors in batches:
+            found = module.inferred(tensors)
+            parts.append((tensors["X"], found["z"], module.covariates(tensors), found["library"]))
+        if parts:
+            return cls(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        widths = (1, module.tree.posterior.first.weight.shape[1], module.covariates.width, 1)
+        return cls(*(torch.zeros(0, width, device=module.device) for width in widths))
 
     def __len__(self) -> int:
         return len(self.embedding)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import anndata
 import rich.pretty  # noqa: F401  (scvi-tools prints with it and does not import it)
 from anndata import AnnData
 from scvi import settings
@@ -17,35 +14,40 @@ from scvi.data import AnnDataManager
 from scvi.data._download import _download
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin
-from scvi.model.base._constants import SAVE_KEYS
 
-from hdtree_sc.data import CellManager, Setup, check_names, check_setup, registered_fields
+from hdtree_sc.data import (
+    CellManager,
+    CellReader,
+    Query,
+    Setup,
+    TrainingCells,
+    cells_to_load,
+    check_names,
+    check_setup,
+    make_room,
+    registered_fields,
+)
 from hdtree_sc.files import (
+    CELLS_FILE,
+    MODEL_FILE,
     PLAIN_PICKLE,
-    STAGED,
-    damage_named,
-    digest_of,
+    backing_kept,
+    cells_beside,
     full_disk_named,
     locked,
     read_model,
     seal,
     staged,
 )
-from hdtree_sc.model._reader import CellReader, Query, make_room
-from hdtree_sc.model._training_cells import TrainingCells, cells_to_load
 from hdtree_sc.module import TIME_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Self
 
     import pandas as pd
     from numpy.typing import NDArray
 
-    from hdtree_sc.files import SavedModel
     from hdtree_sc.module import CellModule
-
-MODEL_FILE, CELLS_FILE = SAVE_KEYS.MODEL_FNAME, SAVE_KEYS.ADATA_FNAME
 
 
 class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
@@ -87,6 +89,12 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
         if not self.is_trained_:
             msg = f"{what} needs a trained model: call {type(self).__name__}.train() first."
             raise RuntimeError(msg)
+
+    def _require_cells(self, otherwise: str) -> None:
+        """Refuse to train a model without cells, or of a query."""
+        if self.adata is None:
+            raise ValueError(otherwise)
+        self._split.start()
 
     def _refuse_query(self, what: str) -> None:
         """Training cells are known by their rows, and those of a query are others."""
@@ -341,7 +349,7 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
             raise ValueError(msg)
         pickles = {**(save_kwargs or {}), "pickle_module": PLAIN_PICKLE}
         names = [MODEL_FILE, CELLS_FILE] if save_anndata else [MODEL_FILE]
-        with full_disk_named(folder), staged(folder, prefix or "", names) as stage, _backing_kept(cells):
+        with full_disk_named(folder), staged(folder, prefix or "", names) as stage, backing_kept(cells):
             super().save(str(stage), overwrite=True, save_anndata=save_anndata, save_kwargs=pickles, **kwargs)
             try:
                 seal(stage / MODEL_FILE, stage / CELLS_FILE if save_anndata else None)
@@ -415,7 +423,7 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
         with locked(folder, "read"):
             saved = read_model(path, trust=trust)
             saved.check(cls, allowed_classes_names_list)
-            cells = _cells_beside(saved) if adata is None else adata
+            cells = cells_beside(saved) if adata is None else adata
         saved.check_whole(cls)
         if isinstance(cells, AnnData):
             cells = cells_to_load(cells, saved.registry)
@@ -469,39 +477,3 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
         """
         msg = f"{cls.__name__} has no files from before scvi-tools 0.15: load() reads all that hdtree-sc wrote."
         raise NotImplementedError(msg)
-
-
-def _cells_beside(saved: SavedModel) -> AnnData | bool:
-    """The cells that were saved with a model; False, with a warning, if there are none."""
-    path = saved.path.with_name(saved.path.name.removesuffix(MODEL_FILE) + CELLS_FILE)
-    # a process that ended between the two files left the second where it was written to
-    places = [place for place in (path, *path.parent.glob(f"{STAGED}*/{CELLS_FILE}")) if place.is_file()]
-    if saved.cells is not None and places:
-        places = [place for place in places if digest_of(place) == saved.cells]
-        if not places:
-            msg = (
-                f"dir_path: {path} is not the file that was saved with the model: it is damaged, or was written later. "
-                "If it holds the right cells, give them: load(..., adata=anndata.read_h5ad(...))."
-            )
-            raise ValueError(msg)
-    elif not path.is_file():
-        warnings.warn(
-            f"No cells were saved with the model in {path.parent}, and adata is not given: the model is loaded without "
-            "cells.",
-            stacklevel=3,
-        )
-        return False
-    with damage_named(places[0]):
-        return anndata.read_h5ad(places[0])
-
-
-@contextmanager
-def _backing_kept(adata: AnnData | None) -> Iterator[None]:
-    """Keep the file behind an AnnData on disk: writing such an AnnData makes the new file the one behind it."""
-    file = adata.file if adata is not None and adata.isbacked else None
-    behind = None if file is None else file.filename
-    try:
-        yield
-    finally:
-        if file is not None:
-            file.filename = behind

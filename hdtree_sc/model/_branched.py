@@ -7,7 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import networkx as nx
 import numpy as np
 import pandas as pd
 import torch
@@ -15,29 +14,34 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing, whole_number
-from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data import (
     FittingSplitter,
     check_likelihood,
     check_shape,
-    features_of,
     positions_of,
+    require_genes,
     text_of,
     whole_numbers,
 )
 from hdtree_sc.generate import CRITERIA, SAMPLING_BATCH, ClassExtension, ClassTreeFit, Criterion, LearnedCells, seeded
 from hdtree_sc.growth import fit_map
 from hdtree_sc.model._class_tree_model import ClassTreeModel
-from hdtree_sc.model._fit_basics import check_training, fit_before
 from hdtree_sc.model._pretrained import copy_weights, networks_of
-from hdtree_sc.model._reader import over
-from hdtree_sc.module import COLLAPSED, CONDITIONINGS, BranchedModule, Where
-from hdtree_sc.train import OneCyclePlan, TreeTrainRunner, with_own_settings, written_or_warned
-from hdtree_sc.tree import LINKAGES, Linkage, Tree
+from hdtree_sc.module import CONDITIONINGS, BranchedModule
+from hdtree_sc.train import (
+    OneCyclePlan,
+    TreeTrainRunner,
+    check_training,
+    train_autoencoder,
+    with_own_settings,
+    written_or_warned,
+)
+from hdtree_sc.tree import LINKAGES, Linkage, Tree, as_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import networkx as nx
     from numpy.typing import ArrayLike, NDArray
     from scvi.model import SCVI
 
@@ -48,10 +52,6 @@ if TYPE_CHECKING:
 
 FEW_FEATURES = 64
 """So many continuous features need no encoder."""
-TARGET_STEPS = 1500
-"""Steps that a default training of the autoencoder takes on a small data set."""
-MIN_CELLS = 10
-"""Smallest number of cells of a class that is added."""
 
 
 @with_own_settings
@@ -190,7 +190,7 @@ class BranchedDiffusion(ClassTreeModel):
         if latent_model is not None:
             copy_weights(latent_model, self.module)
         # a file keeps text: the tree as newick, and of another model its weights alone
-        self._given = _as_tree(tree)
+        self._given = as_tree(tree)
         tree = None if self._given is None else self._given.to_newick()
         latent_model = None
         n_latent, n_hidden, n_layers, gene_likelihood, n_pcs, n_input_pcs, encoder, scvi_kwargs = given.values()
@@ -271,10 +271,7 @@ class BranchedDiffusion(ClassTreeModel):
             If a label has fewer than two training cells, a minibatch is larger than the training set, a number is no
             whole number of at least 1, or early stopping has no validation cells.
         """
-        if self.adata is None:
-            msg = "train() needs cells: load or make the model with adata=."
-            raise ValueError(msg)
-        self._split.start()
+        self._require_cells("train() needs cells: load or make the model with adata=.")
         if "ckpt_path" in trainer_kwargs:
             msg = (
                 "ckpt_path: train() begins with the autoencoder. Load the model in the folder 'autoencoder' of "
@@ -300,7 +297,9 @@ class BranchedDiffusion(ClassTreeModel):
         self._drop_generator()
         is_complete = True
         try:
-            is_complete = self._train_autoencoder(
+            is_complete = train_autoencoder(
+                self,
+                super().train,
                 n_train,
                 max_epochs,
                 int(batch_size or min(256, max(2, n_train // 4))),
@@ -317,7 +316,8 @@ class BranchedDiffusion(ClassTreeModel):
                 **({"gradient_clip_val": 1.0} | trainer_kwargs),
             )
             if self.module.is_variational:
-                self._leave_out_collapsed()
+                kl = self._reader.read(self.module.begin_choice(), self.adata, self.train_indices_)[0]
+                self.module.keep_used(kl)
             self.module.eval()
             self._learn_classes()
             fit_map(self.module.map_head, self.get_latent(indices=self.train_indices_), seed=self._seed())
@@ -339,62 +339,6 @@ class BranchedDiffusion(ClassTreeModel):
         shared = {"accelerator": accelerator, "devices": devices, "checkpoint_dir": checkpoint_dir}
         self.train_diffusion(**(shared | trainer_kwargs | second))
 
-    def _train_autoencoder(
-        self,
-        n_train: int,
-        max_epochs: int | None,
-        batch_size: int,
-        *,
-        split: dict[str, Any],
-        splitter: dict[str, Any],
-        plan_kwargs: dict[str, Any] | None,
-        **kwargs: Any,
-    ) -> bool:
-        """Train the autoencoder, if there is one to train; whether it came to its end.
-
-        Parameters
-        ----------
-        n_train
-            Number of training cells.
-        max_epochs, batch_size, plan_kwargs
-            See :meth:`train`.
-        split, splitter
-            Arguments of the splitter: those that scvi-tools' ``train`` names, and further ones.
-        **kwargs
-            Further arguments of scvi-tools' ``train``.
-        """
-        if self.module.encoder_kind != "variational":
-            cells = FittingSplitter(self.adata_manager, batch_size=batch_size, **split, **splitter)
-            cells.setup()
-            self.train_indices_, self.validation_indices_, self.test_indices_ = (
-                cells.train_idx, cells.val_idx, cells.test_idx,
-            )  # fmt: skip
-            self.is_trained_ = True
-            self.history_: dict[str, Any] = {}
-            return True
-        if max_epochs is None:
-            max_epochs = int(np.clip(np.ceil(TARGET_STEPS / np.ceil(n_train / batch_size)), 20, 400))
-        warm = max(1, int(0.3 * max_epochs * np.ceil(n_train / batch_size)))
-        self.module.train()
-        super().train(
-            max_epochs=int(max_epochs),
-            batch_size=batch_size,
-            datasplitter_kwargs=splitter,
-            plan_kwargs={"n_epochs_kl_warmup": None, "n_steps_kl_warmup": warm} | (plan_kwargs or {}),
-            **split,
-            **kwargs,
-        )
-        return not self.trainer.interrupted
-
-    @torch.inference_mode()
-    def _leave_out_collapsed(self) -> None:
-        """Leave out the latent dimensions that the autoencoder does not use: they would be noise to the diffusion."""
-        module = self.module.eval()
-        module.kept.fill_(1.0)
-        batches = self._reader.batches(self.adata, self.train_indices_)
-        kl = over(batches, lambda tensors: (module.inferred(tensors)["kl"],))[0]
-        module.kept.copy_(torch.from_numpy(kl.mean(0) > COLLAPSED))
-
     def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
         """What is learned before training, once it is known that every class has cells to learn from."""
         labels = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
@@ -405,25 +349,17 @@ class BranchedDiffusion(ClassTreeModel):
             few = [name for name, n in zip(names, size, strict=True) if n < 2]
             msg = f"labels_key: {listing(few)} had fewer than two training cells: merge them, or raise train_size."
             raise ValueError(msg)
-        fit_before(self, train_indices)
-
-    @torch.inference_mode()
-    def _labelled_cells(self) -> dict[str, torch.Tensor]:
-        """Latents and labels of all cells, before there is a tree of the labels."""
-        number = torch.from_numpy(positions_of(self._setup.label_categories, self._setup.labels) + 1)
-
-        def labels(z: torch.Tensor, registered: torch.Tensor) -> Where:
-            return Where(torch.zeros_like(registered), number.to(registered.device)[registered])
-
-        learned = LearnedCells(self.module, "latent", labels)
-        return learned.named(self._reader.read(learned.read, self.adata))
+        super()._fit_before(train_indices)
 
     def _learn_classes(self) -> None:
         """Find the tree of the classes, and where they lie, in the training cells."""
         fit = ClassTreeFit(
             self._setup.labels, self._option("criterion"), self._option("linkage"), self._given, self._seed()
         )
-        tree, classes = fit.fit(self._labelled_cells(), self._split.train)
+        learned = LearnedCells.by_label(self.module, self._setup)
+        with torch.inference_mode():
+            cells = learned.named(self._reader.read(learned.read, self.adata))
+        tree, classes = fit.fit(cells, self._split.train)
         self.class_tree_ = tree.to_dict()
         self.module.classes = classes.to(self.module.device)
 
@@ -515,11 +451,12 @@ class BranchedDiffusion(ClassTreeModel):
                 whitened = generator.sample(where, how)
             inputs = generator.decoder_inputs(whitened, where, in_batch, library)
             made = generator.decode(whitened, inputs, keep_mean=keep_mean, batch_size=batch_size)
-        out = self._written(generator, made, inputs)
-        self._writer().set_label(out, np.repeat(names, n_cells).tolist())
+        writer = self._writer()
+        out = writer.cells(made, inputs, generator.leaves(made))
+        writer.set_label(out, np.repeat(names, n_cells).tolist())
         if share_prefix:
             out.obs["prefix"] = np.tile(np.arange(n_cells), len(names))
-        return self._writer().named(
+        return writer.named(
             out, function="generate", label=names, batch=batch, seed=seed, share_prefix=share_prefix, n_steps=n_steps,
             method=method, guidance=how.guidance, **calls,
         )  # fmt: skip
@@ -583,9 +520,10 @@ class BranchedDiffusion(ClassTreeModel):
             if value is not None:
                 whole_number(name, value)
         label = text_of(label)
-        node = self._check_extension(adata, label, attach)
-        bare = self._without_label(adata)
         extension = ClassExtension(self.module, self._classes, seed=self._seed())
+        node = extension.checked(adata.n_obs, label, attach)
+        require_genes(adata, self._setup)
+        bare = self._without_label(adata)
         with torch.inference_mode():
             parts = self._reader.read(extension.read, bare)
         extension.attach(label, parts, node)
@@ -599,45 +537,7 @@ class BranchedDiffusion(ClassTreeModel):
         self.diffusion_params_ = extension.take_in(self.diffusion_params_)
         self.class_tree_ = extension.grown.to_dict()
 
-    def _check_extension(self, adata: AnnData, label: str, attach: str | None) -> int | None:
-        """Refuse what can not be added; the number of the node to attach to."""
-        tree = self._classes
-        if not label.strip() or label in (UNKNOWN, "None"):
-            msg = f"label: a name wanted, got {label!r}."
-            raise ValueError(msg)
-        if self._places().label_named(label) is not None:
-            msg = f"label: the model has {label!r} already. Its classes: {listing(tree.classes)}."
-            raise ValueError(msg)
-        if adata.n_obs < MIN_CELLS:
-            msg = f"adata: {adata.n_obs} cells of {label!r}; at least {MIN_CELLS} are needed to learn a class."
-            raise ValueError(msg)
-        genes, held = self.get_var_names(), set(features_of(adata, self._setup.argument("obsm_key")))
-        lost = [gene for gene in genes if gene not in held]
-        if lost:
-            msg = f"adata lacks {len(lost)} of the model's {len(genes)} genes ({listing(lost)}): add_class needs all."
-            raise ValueError(msg)
-        if attach is None:
-            return None
-        names = tree.names()
-        inner = [name for name, own in zip(names, tree.labels, strict=True) if not own]
-        if attach not in inner:
-            msg = f"attach: {attach!r} is no inner node of the tree. It has: {listing(inner)}."
-            raise ValueError(msg)
-        return names.index(attach)
-
     def _without_label(self, adata: AnnData) -> AnnData:
         """The cells without the label, which the registry of the model does not have; the matrix is not copied."""
         obs = adata.obs.drop(columns=[self._setup.argument("labels_key")], errors="ignore")
         return AnnData(adata.X, obs=obs, var=adata.var[[]], layers=dict(adata.layers), obsm=dict(adata.obsm))
-
-
-def _as_tree(tree: Tree | nx.DiGraph | str | None) -> Tree | None:
-    """A tree of whatever kind."""
-    if tree is None or isinstance(tree, Tree):
-        return tree
-    if isinstance(tree, str):
-        return Tree.from_newick(tree)
-    if isinstance(tree, nx.DiGraph):
-        return Tree.from_networkx(tree)
-    msg = f"tree: a hdtree_sc.Tree, newick or a networkx.DiGraph wanted, got {type(tree).__name__}."
-    raise TypeError(msg)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from hdtree_sc._errors import whole_number
 from hdtree_sc.diffusion import NoiseSchedule
-from hdtree_sc.generate import LEAST_HEIGHT, ClassFit, ClassGenerator, ClassPlaces, denoising_scores
+from hdtree_sc.generate import ClassFit, ClassGenerator, ClassPlaces
 from hdtree_sc.model._generative import GenerativeTreeModel
 from hdtree_sc.module import ClassHead
 from hdtree_sc.tree import ClassTree
@@ -68,14 +67,7 @@ class ClassTreeModel(GenerativeTreeModel):
         -------
         DataFrame indexed by node: ``label`` (empty of inner nodes), ``log_snr`` and ``support`` (NaN of leaves).
         """
-        tree = self._classes
-        heights = tree.heights()
-        columns = {
-            "label": np.array(tree.labels, dtype=object),
-            "log_snr": np.where(np.isfinite(heights), -heights, np.nan),
-            "support": np.array(tree.support),
-        }
-        return pd.DataFrame(columns, index=tree.names()).loc[list(self.get_tree().nodes)]
+        return self._head().columns()
 
     def get_branch_points(self) -> pd.DataFrame:
         """Noise levels at which classes part, the first to part from noise on first.
@@ -98,27 +90,7 @@ class ClassTreeModel(GenerativeTreeModel):
             Before training.
         """
         self._require_trained("get_branch_points")
-        shape, columns = self.get_tree(), self.node_columns()
-        rows = []
-        for node in shape.nodes:
-            children = shape.children(node)
-            if len(children) < 2:
-                continue
-            sides = [", ".join(columns.loc[list(shape.subtree_leaves(child)), "label"]) for child in children]
-            rows.append(
-                {
-                    "node": node,
-                    "parent": shape.parent(node) or "",
-                    "children": ",".join(children),
-                    "classes": " | ".join(sides),
-                    "time": float(shape.heights[shape.index(node)]),
-                    "log_snr": float(columns.loc[node, "log_snr"]),
-                    "n_cells": int(shape.n_cells[shape.index(node)]),
-                    "support": float(columns.loc[node, "support"]),
-                }
-            )
-        names = ["node", "parent", "children", "classes", "time", "log_snr", "n_cells", "support"]
-        return pd.DataFrame(rows, columns=names).set_index("node").sort_values("time", ascending=False, kind="stable")
+        return self._head().branch_points()
 
     @torch.inference_mode()
     def classify(
@@ -159,21 +131,9 @@ class ClassTreeModel(GenerativeTreeModel):
         """
         self._require_generator("classify")
         n_noise, seed = whole_number("n_noise", n_noise), whole_number("seed", seed, least=None)
-        module, tree, diffusion = self.module, self._classes, self._generator().diffusion
-        assert module.classes is not None
-        prior = module.classes.log_prior
-        numbers = [tree.number_of(label) for label in tree.classes]
-        generator = torch.Generator().manual_seed(seed)
-        top = max(float(np.max(tree.heights())), LEAST_HEIGHT)
-        low = diffusion.schedule.lowest / 2
-        # strata of the noise level itself, over which the bound is an integral
-        levels = low + (top - low) * (torch.arange(n_noise) + torch.rand(n_noise, generator=generator)) / n_noise
-
-        def read(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            x = diffusion.whiten(module.latents(tensors))
-            score = denoising_scores(x, diffusion, numbers, levels, top - low, generator)
-            return ((score + prior).softmax(1),)
-
+        generator = self._generator()
+        read = generator.classifier(n_noise, seed)
         values = self._reader.read(read, adata, indices, batch_size)[0]
-        frame = pd.DataFrame(values, index=self._reader.names(adata, indices, None, len(values)), columns=tree.classes)
+        names, classes = self._reader.names(adata, indices, None, len(values)), self._classes.classes
+        frame = pd.DataFrame(values, index=names, columns=classes)
         return frame[list(self.node_columns().loc[list(self.get_tree().leaves), "label"])]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,10 +22,9 @@ from hdtree_sc.generate import (
     seeded,
     where_of,
 )
-from hdtree_sc.model._fit_basics import facts_of, resumed_run
 from hdtree_sc.model._tree_model import TreeModel
 from hdtree_sc.module import SPACES, Where, untold
-from hdtree_sc.train import DiffusionPlan, TreeTrainRunner
+from hdtree_sc.train import DiffusionPlan, facts_of, resumed_run, run_diffusion
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,15 +32,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import ArrayLike
 
-    from hdtree_sc.data import PointSplitter, Rows
+    from hdtree_sc.data import Rows
     from hdtree_sc.diffusion import Method
-    from hdtree_sc.generate import DecoderInputs, EncodedCells, GeneratedArrays
+    from hdtree_sc.generate import EncodedCells
     from hdtree_sc.module import Space
     from hdtree_sc.nn import Gate
-
-EPOCHS = 40
-MOST_STEPS = 20_000
-"""Steps of a default training of very many cells."""
 
 
 class GenerativeTreeModel(TreeModel):
@@ -99,16 +92,6 @@ class GenerativeTreeModel(TreeModel):
         module = self.module
         tree, name = self._head().nodes(), type(self).__name__
         return CellWriter(self._setup, module.covariates, tree, self._tree_key, name, module.space)
-
-    def _written(
-        self,
-        generator: Generator,
-        made: GeneratedArrays,
-        inputs: DecoderInputs,
-        names: pd.Index | list[str] | None = None,
-    ) -> AnnData:
-        """AnnData of cells that the generator made."""
-        return self._writer().cells(made, inputs, generator.leaves(made), names)
 
     @torch.inference_mode()
     def _encoded(self, generator: Generator, adata: AnnData | None, indices: Rows) -> EncodedCells:
@@ -220,8 +203,8 @@ class GenerativeTreeModel(TreeModel):
             diffusion, cells, batch_size, train=self._split.train, held_out=self._split.held_out, test=self.test_indices
         )
         plan = DiffusionPlan(diffusion, where_of, **({"seed": self._seed()} | (plan_kwargs or {})))
-        self._run_diffusion(
-            plan, splitter, max_epochs or default, accelerator=accelerator, devices=devices,
+        run_diffusion(
+            self, plan, splitter, max_epochs or default, accelerator=accelerator, devices=devices,
             early_stopping=early_stopping, checkpoint_dir=checkpoint_dir, facts=facts, **trainer_kwargs,
         )  # fmt: skip
         module = self.module
@@ -234,22 +217,6 @@ class GenerativeTreeModel(TreeModel):
         """What a generator learns of all cells, in one pass over them."""
         learned = LearnedCells(self.module, space, places.conditions_of)
         return learned.named(self._reader.read(learned.read, self.adata))
-
-    def _run_diffusion(
-        self, plan: DiffusionPlan, splitter: PointSplitter, max_epochs: int | None, **trainer_kwargs: Any
-    ) -> None:
-        trainer_kwargs.setdefault("gradient_clip_val", 1.0)
-        trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
-        trainer_kwargs.setdefault("early_stopping_monitor", "diffusion_validation_loss")
-        trainer_kwargs.setdefault("early_stopping_patience", 10)
-        if max_epochs is None:
-            max_epochs = int(np.clip(MOST_STEPS // len(splitter.train_dataloader()), 5, EPOCHS))
-        runner = TreeTrainRunner(
-            self, training_plan=plan, data_splitter=splitter, max_epochs=int(max_epochs), **trainer_kwargs
-        )
-        runner()
-        if runner.trainer.interrupted:
-            warnings.warn("Training was interrupted: the generator is what was learned so far.", stacklevel=3)
 
     # ---------------------------------------------------------------- cells
 
@@ -332,10 +299,11 @@ class GenerativeTreeModel(TreeModel):
             whitened = generator.sample(where, how)
             inputs = generator.decoder_inputs(whitened, where, in_batch, library)
             made = generator.decode(whitened, inputs, keep_mean=keep_mean, batch_size=batch_size)
-        out = self._written(generator, made, inputs)
+        writer = self._writer()
+        out = writer.cells(made, inputs, generator.leaves(made))
         if label is not None:
-            self._writer().set_label(out, [label] * n_cells)
-        return self._writer().named(
+            writer.set_label(out, [label] * n_cells)
+        return writer.named(
             out, function="generate", node=node, label=label, batch=batch, n_steps=n_steps, seed=seed, method=method,
             guidance=how.guidance,
         )  # fmt: skip
@@ -397,9 +365,10 @@ class GenerativeTreeModel(TreeModel):
             else:
                 whitened = generator.denoise(cells.whitened, where, noise_level, how)
             made = generator.decode(whitened, cells.inputs, keep_mean=keep_mean, batch_size=batch_size)
-        out = self._written(generator, made, cells.inputs, cells.names)
-        self._writer().take_origin(out, cells.obs, with_label=True)
-        return self._writer().with_provenance(
+        writer = self._writer()
+        out = writer.cells(made, cells.inputs, generator.leaves(made), cells.names)
+        writer.take_origin(out, cells.obs, with_label=True)
+        return writer.with_provenance(
             out, function="reconstruct", n_steps=n_steps, seed=seed, noise_level=noise_level, method=method
         )
 
@@ -505,55 +474,33 @@ class GenerativeTreeModel(TreeModel):
         n_draws, n_steps, batch_size = whole_numbers(n_draws=n_draws, n_steps=n_steps, batch_size=batch_size)
         how = self._sampling(n_steps, "dpm", guidance, batch_size)
         if noise_level is not None:
-            self._check_noise_level(noise_level)
+            generator.check_noise_level(finite_number("noise_level", noise_level))
         elif align:
             noise_level = self._aligned_noise()
         target, there = places.named(target, "target")
-        cells = self._encoded_sources(generator, adata, indices, source)
-        source = None if source is None else places.named(source, "source")[0]
+        source, start = (None, None) if source is None else places.named(source, "source")
+        cells = self._encoded(generator, adata, indices)
+        cells = cells if start is None else generator.cells_of(cells, start, str(source))
         route = generator.route(cells, there, noise_level)
         with seeded(seed):
-            draws = [generator.transport(cells, route, how, mode=mode, align=align) for _ in range(n_draws)]
-            many = cells.of(np.tile(np.arange(len(cells)), n_draws))
-            inputs = replace(many.inputs, node=route.onto.node.repeat(n_draws))
-            made = generator.decode(torch.cat(draws), inputs, keep_mean=keep_mean, batch_size=batch_size)
-        draw = np.repeat(np.arange(n_draws), len(cells))
+            whitened, many, inputs = generator.transported(cells, route, how, mode=mode, align=align, n_draws=n_draws)
+            made = generator.decode(whitened, inputs, keep_mean=keep_mean, batch_size=batch_size)
+        draw, writer = np.repeat(np.arange(n_draws), len(cells)), self._writer()
         names = many.names if n_draws == 1 else [f"{name}-{i}" for name, i in zip(many.names, draw, strict=True)]
-        out = self._written(generator, made, inputs, names)
+        out = writer.cells(made, inputs, generator.leaves(made), names)
         if keep_mean:
             before = generator.expected(cells.whitened, cells.inputs, batch_size=batch_size)
             out.layers["source_mean"] = np.tile(before, (n_draws, 1))
         own, is_label = places.names_of(many.where, there)
         probability = places.probability(self.get_node_probabilities(out).to_numpy(), there, generator.pool)
-        self._writer().describe_transmuted(
+        writer.describe_transmuted(
             out, many, own=own, target=target, is_label=is_label, probability=probability, draw=draw,
             levels=np.tile(route.levels.cpu().numpy(), n_draws), latent=generator.latents(many),
         )  # fmt: skip
-        return self._writer().with_provenance(
+        return writer.with_provenance(
             out, function="transmute", target=target, source=source, mode=mode, n_steps=n_steps, n_draws=n_draws,
             seed=seed, guidance=how.guidance, align=align, noise_level=noise_level,
         )  # fmt: skip
-
-    def _check_noise_level(self, noise_level: float) -> None:
-        assert self.module.diffusion is not None
-        schedule = self.module.diffusion.schedule
-        if not schedule.lowest < finite_number("noise_level", noise_level) <= schedule.highest:
-            msg = f"noise_level: {noise_level} given, above {schedule.lowest} and up to {schedule.highest} wanted."
-            raise ValueError(msg)
-
-    def _encoded_sources(
-        self, generator: Generator, adata: AnnData | None, indices: Rows, source: object | None
-    ) -> EncodedCells:
-        """Cells, or those of a label or a node among them."""
-        place = None if source is None else generator.places.named(source, "source")
-        cells = self._encoded(generator, adata, indices)
-        if place is None:
-            return cells
-        cells = generator.cells_of(cells, place[1])
-        if not len(cells):
-            msg = f"source: adata has no cell of {place[0]!r}."
-            raise ValueError(msg)
-        return cells
 
     @torch.inference_mode()
     def hybrids(
@@ -626,8 +573,9 @@ class GenerativeTreeModel(TreeModel):
         with seeded(seed):
             whitened, inputs = generator.hybrids(one, other, n_cells, how, between=between)
             made = generator.decode(whitened, inputs, keep_mean=keep_mean, batch_size=batch_size)
-        out = self._written(generator, made, inputs)
+        writer = self._writer()
+        out = writer.cells(made, inputs, generator.leaves(made))
         out.obs["role"] = pd.Categorical(np.repeat(["hybrid", a, b], n_cells), categories=["hybrid", a, b])
         out.obs["pair"] = np.tile(np.arange(n_cells), 3)
         out.obs["branch_noise"] = level
-        return self._writer().named(out, function="hybrids", a=a, b=b, between=between, n_steps=n_steps, seed=seed)
+        return writer.named(out, function="hybrids", a=a, b=b, between=between, n_steps=n_steps, seed=seed)

@@ -13,11 +13,9 @@ from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, text_of
 from hdtree_sc.graph import nearest_neighbors
 from hdtree_sc.growth import BUILDERS, TreeBuilder, build_tree
-from hdtree_sc.model._fit_basics import fit_before
 from hdtree_sc.model._generative import GenerativeTreeModel
-from hdtree_sc.model._pair_training import require_cells, train_on_pairs
 from hdtree_sc.module import TIME_KEY, CodebookHead, HDTreeModule
-from hdtree_sc.train import TreeTrainingPlan, TreeTrainRunner, with_own_settings
+from hdtree_sc.train import TreeTrainingPlan, TreeTrainRunner, train_on_pairs, with_own_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,7 +233,7 @@ class HDTree(GenerativeTreeModel):
         ValueError
             If a minibatch is larger than the training set, or several devices are used without a seed.
         """
-        require_cells(self)
+        self._require_cells("train() draws neighbours of cells, so the model needs them: load or make it with adata=.")
         train_on_pairs(
             self,
             super().train,
@@ -254,7 +252,8 @@ class HDTree(GenerativeTreeModel):
             datasplitter_kwargs=datasplitter_kwargs,
             plan={"max_leaves": self._max_leaves, "min_cells": self._min_cells, "seed": settings.seed},
             plan_kwargs=plan_kwargs,
-            fit_before=self._fit_before,
+            represent=self._represent,
+            encoder_input=self._encoder_input,
             begin=self._drop_generator,
             trainer_kwargs=trainer_kwargs,
         )
@@ -265,7 +264,7 @@ class HDTree(GenerativeTreeModel):
             # it may refuse the times, and the scaler must not count as fitted then
             self.train_indices_ = train_indices
             self._fit_time(train_indices)
-        fit_before(self, train_indices)
+        super()._fit_before(train_indices)
 
     def _fit_time(self, rows: NDArray[np.int64]) -> None:
         """Keep mean and standard deviation of the known times of training cells."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,11 @@ from scvi.model.base import RNASeqMixin
 
 from hdtree_sc._disk import is_on_disk
 from hdtree_sc._errors import NO_CALIBRATION
-from hdtree_sc.data import rows_of
-from hdtree_sc.growth import calibration_rows, fit_unplaced
+from hdtree_sc.data import INFERENCE_BATCH, over, rows_of
+from hdtree_sc.growth import calibration_rows, fit_scaler, fit_unplaced
 from hdtree_sc.model._base import CellModel
 from hdtree_sc.model._expression import with_rows
-from hdtree_sc.model._reader import INFERENCE_BATCH, over
+from hdtree_sc.module import Placing, paths_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,45 +26,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hdtree_sc.data import Rows
-    from hdtree_sc.module import TreeHead
+    from hdtree_sc.module import Placement, TreeHead
     from hdtree_sc.tree import Tree
 
 ALPHA = 0.05
 """Share of false calls."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where cells are on a model's tree.
-
-    Parameters
-    ----------
-    latent
-        Latents, float32 (n, n_latent).
-    map_2d
-        Map for plots, float32 (n, 2).
-    expression_pca
-        Principal components of the expression, float32 (n, n_pcs), which tell who is near.
-    standardised_pca
-        Those of standardised expression, float32 (n, n_pcs), which tell how far.
-    leaf
-        Position of each cell's leaf in ``get_tree().nodes``, (n,).
-    path_probabilities
-        Probability of the chosen node at each level, float32 (n, depth); 0 below the leaf.
-    unplaced_p
-        p-value of each cell being of the kinds in training, float32 (n,), or None of a model without calibration.
-    time
-        Time that each latent tells, float32 (n,), or None of a model that was set up without ``time_key``.
-    """
-
-    latent: NDArray[np.float32]
-    map_2d: NDArray[np.float32]
-    expression_pca: NDArray[np.float32]
-    standardised_pca: NDArray[np.float32]
-    leaf: NDArray[np.int64]
-    path_probabilities: NDArray[np.float32]
-    unplaced_p: NDArray[np.float32] | None = None
-    time: NDArray[np.float32] | None = None
+SVD_VALUES = 60_000_000
+"""Largest number of values (cells x features) that principal components are learned from."""
 
 
 class TreeModel(CellModel):
@@ -218,26 +185,8 @@ class TreeModel(CellModel):
         The placement; memory grows with the cells, not with the nodes.
         """
         self._require_trained("place")
-        module, head = self.module, self._head()
-        paths = torch.from_numpy(paths_of(head.nodes(), head.depth)).to(module.device)
-
-        def placed(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            z = module.latents(tensors)
-            leaf = head.leaf(z)
-            passed = paths[leaf]
-            chosen = head.probabilities(z).gather(1, passed.clamp_min(0)) * (passed >= 0)
-            scaled = module.scaled(tensors)
-            components, (values, standardised) = module.components(scaled), module.standardised(scaled)
-            own = module.unplaced.own(tensors[REGISTRY_KEYS.X_KEY], values, standardised)
-            return z, module.map_head(z), components, standardised, leaf, chosen, own, module.told_time(z)
-
-        latent, flat, components, standardised, leaf, on_path, own, time = self._reader.read(
-            placed, adata, indices, batch_size, dataloader
-        )
-        known_time = None if module.time_head is None else time
-        return Placement(
-            latent, flat, components, standardised, leaf, on_path, self._unplaced_p(own, standardised), known_time
-        )
+        placing = Placing(self.module, self._head())
+        return placing.placement(self._reader.read(placing.read, adata, indices, batch_size, dataloader))
 
     # ---------------------------------------------------------------- paths and probabilities
 
@@ -356,14 +305,6 @@ class TreeModel(CellModel):
         cells = self.adata if adata is None else adata
         return pd.DataFrame({"unplaced": p_value <= alpha, "p_value": p_value}, index=cells.obs_names)
 
-    def _unplaced_p(self, own: NDArray[np.float32], pcs: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """p-values (n,) of all cells of a query; None without calibration."""
-        score = self.module.unplaced
-        if not score.fitted:
-            return None
-        device = score.landmarks.device
-        return score.p_values(torch.from_numpy(own).to(device), torch.from_numpy(pcs).to(device)).cpu().numpy()
-
     def _fit_unplaced(self) -> None:
         """Learn the score and its null from a sample of the training cells."""
         module, train = self.module, self._split.train
@@ -375,6 +316,33 @@ class TreeModel(CellModel):
         parts = [(tensors[REGISTRY_KEYS.X_KEY].cpu(), module._library(tensors).cpu()) for tensors in batches]
         x, library = (torch.cat(part) for part in zip(*parts, strict=True))
         fit_unplaced(module.unplaced, module.scaler, x, library, n_train=len(train))
+
+    # ---------------------------------------------------------------- before training
+
+    def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
+        """What is learned before training, of its cells alone: how values are scaled, and their components."""
+        module = self.module
+        self.train_indices_ = train_indices
+        if bool(module.scaler.fitted):
+            return
+        n = max(2, min(len(train_indices), SVD_VALUES // self.summary_stats.n_vars))
+        rows = np.sort(np.random.default_rng(0).permutation(train_indices)[:n])
+        batches = list(self._reader.batches(self.adata, rows))
+        x = torch.cat([tensors[REGISTRY_KEYS.X_KEY] for tensors in batches])
+        fit_scaler(module.scaler, x, torch.cat([module._library(tensors) for tensors in batches]))
+
+    def _represent(self, train_indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Principal components of all cells; the scaler is fitted on training cells the first time."""
+        self._fit_before(train_indices)
+        module = self.module
+        return self._reader.read(lambda tensors: (module.components(module.scaled(tensors)),), self.adata)[0]
+
+    @torch.inference_mode()
+    def _encoder_input(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the encoder reads of all cells, and their library sizes: the scaler is fixed while training goes on."""
+        module = self.module
+        x, library = self._reader.read(lambda tensors: module._encoder_input(tensors)[::2], self.adata)
+        return x, library
 
     # ---------------------------------------------------------------- expression
 
@@ -411,12 +379,3 @@ class TreeModel(CellModel):
             if kwargs.get(name) is not None and not isinstance(kwargs[name], str):
                 kwargs[name] = rows_of(kwargs[name], adata.obs_names, argument=name)
         return super().differential_expression(adata, *args, **kwargs)
-
-
-def paths_of(tree: Tree, depth: int) -> NDArray[np.int64]:
-    """Nodes on the path to each node, (n_nodes, depth) in tree positions; -1 below it."""
-    out = np.full((len(tree), depth), -1)
-    for level in range(1, depth + 1):
-        if level <= tree.depth:
-            out[:, level - 1] = tree.ancestors_at(level)
-    return out

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, whole_numbers
+from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, shape_of_images, whole_numbers
 from hdtree_sc.generate import SAMPLING_BATCH, LatentTreeFit, LatentTreeGenerator, LatentTreePlaces, seeded
 from hdtree_sc.graph import spread_rows
 from hdtree_sc.growth import SPLIT_RULES, Cells, Growth, SplitRule, fit_map
-from hdtree_sc.model._fit_basics import fit_before
 from hdtree_sc.model._hdtree import MANY_CELLS
 from hdtree_sc.model._latent_tree_model import LatentTreeModel
-from hdtree_sc.model._pair_training import require_cells, train_on_pairs
 from hdtree_sc.module import TREE_CONDITIONS, TreeVAEModule
-from hdtree_sc.train import GrowingPlan, TreeTrainRunner, with_own_settings
+from hdtree_sc.train import GrowingPlan, TreeTrainRunner, train_on_pairs, with_own_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,10 +148,7 @@ class TreeVAE(LatentTreeModel):
         n_input_pcs = n_input_pcs or (100 if many else 50)
         min_leaf_size = min_leaf_size or int(np.clip(n_cells // 50, 4, 50))
         max_leaves = max_leaves or int(np.clip(n_cells // (2 * min_leaf_size), 2, 32))
-        if image_shape == "auto":
-            image_shape = _stored_shape(adata, self.summary_stats.n_vars)
-        elif image_shape is not None:
-            image_shape = _checked_shape(image_shape, self.summary_stats.n_vars)
+        image_shape = shape_of_images(image_shape, adata, self.summary_stats.n_vars)
         self.module = self._module_cls(
             **self._setup.input_shape(self.summary_stats),
             n_latent=n_latent,
@@ -255,7 +247,7 @@ class TreeVAE(LatentTreeModel):
         -----
         Sets ``model.history["n_leaves"]`` and :attr:`growth`.
         """
-        require_cells(self)
+        self._require_cells("train() draws neighbours of cells, so the model needs them: load or make it with adata=.")
         if split_rule not in SPLIT_RULES:
             msg = f"split_rule: {split_rule!r} is none of {listing(SPLIT_RULES)}."
             raise ValueError(msg)
@@ -283,7 +275,8 @@ class TreeVAE(LatentTreeModel):
             datasplitter_kwargs={"decoded_share": 0.5} | (datasplitter_kwargs or {}),
             plan={"grow": self._grow, "prune": self._prune, "growth": growth, "n_epochs_kl_warmup": None},
             plan_kwargs=plan_kwargs,
-            fit_before=partial(fit_before, self),
+            represent=self._represent,
+            encoder_input=self._encoder_input,
             begin=begin,
             further={"split_rule": split_rule},
             trainer_kwargs=trainer_kwargs,
@@ -321,17 +314,8 @@ class TreeVAE(LatentTreeModel):
             generator=torch.Generator().manual_seed(self._stage_seed(stage)),
         )
 
-    @torch.no_grad()
     def _growing_cells(self, rows: NDArray[np.integer]) -> Cells:
-        """Expression and embedding of some cells."""
-        module, parts = self.module, []
-        if not len(rows):
-            width = module.tree.posterior.first.weight.shape[1]
-            return Cells(*(torch.zeros(0, n, device=module.device) for n in (1, width, module.covariates.width, 1)))
-        for tensors in self._reader.batches(self.adata, np.sort(rows)):
-            found = module.inferred(tensors)
-            parts.append((tensors[REGISTRY_KEYS.X_KEY], found["z"], module.covariates(tensors), found["library"]))
-        return Cells(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        return Cells.read(self.module, self._reader.batches(self.adata, np.sort(rows)) if len(rows) else ())
 
     # ---------------------------------------------------------------- second stage
 
@@ -465,7 +449,8 @@ class TreeVAE(LatentTreeModel):
                 n_cells, place, how, root=root, per_leaf=per_leaf, refine=refine, batch=in_batch, library=library,
                 signal=label is None if from_root is None else from_root, keep_mean=keep_mean,
             )  # fmt: skip
-        out, writer = self._written(generator, made, inputs), self._writer()
+        writer = self._writer()
+        out = writer.cells(made, inputs, generator.leaves(made))
         out.obs["asked_leaf"] = pd.Categorical(np.asarray(writer.tree.nodes)[inputs.node.cpu().numpy()])
         if per_leaf:
             out.obs["root_sample"] = sample.cpu().numpy()
@@ -475,26 +460,3 @@ class TreeVAE(LatentTreeModel):
             out, function="generate", node=node, label=label, batch=batch, n_steps=n_steps, seed=seed, method=method,
             guidance=how.guidance, per_leaf=per_leaf, refine=refine, root=root,
         )  # fmt: skip
-
-
-def _stored_shape(adata: AnnData | None, n_vars: int) -> tuple[int, int] | None:
-    """Shape of the images that an AnnData says it holds, or None."""
-    stored = None if adata is None else adata.uns.get("image_shape")
-    if stored is None:
-        return None
-    try:
-        return _checked_shape(tuple(np.ravel(stored).astype(int)), n_vars)
-    except (TypeError, ValueError):
-        warnings.warn(
-            f"adata.uns['image_shape'] is {stored!r}, which is no height and width of {n_vars} pixels: features are "
-            "not taken for pixels. Say image_shape=None to see this no more.",
-            stacklevel=3,
-        )
-        return None
-
-
-def _checked_shape(shape: tuple[int, ...], n_vars: int) -> tuple[int, int]:
-    if len(shape) != 2 or shape[0] * shape[1] != n_vars or min(shape) < 4:
-        msg = f"image_shape: {tuple(shape)} is no height and width, at least 4 each, of {n_vars} pixels."
-        raise ValueError(msg)
-    return int(shape[0]), int(shape[1])

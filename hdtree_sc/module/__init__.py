@@ -12,6 +12,7 @@ from hdtree_sc.module._covariates import CovariateVector
 from hdtree_sc.module._donors import Donors
 from hdtree_sc.module._hdtree import TIME_KEY, HDTreeModule
 from hdtree_sc.module._latent_diffusion import LatentDiffusion, Where, untold
+from hdtree_sc.module._placement import Placement, Placing, paths_of
 from hdtree_sc.module._scvi_networks import ScviNetworks
 from hdtree_sc.module._spaces import SPACES, Space
 from hdtree_sc.module._tree_diffusion import TREE_CONDITIONS, TreeCondition, TreeLatentDiffusion, paths_to
@@ -34,6 +35,8 @@ __all__ = [
     "HDTreeModule",
     "LatentDiffusion",
     "LatentTreeHead",
+    "Placement",
+    "Placing",
     "SPACES",
     "ScviNetworks",
     "Space",
@@ -44,6 +47,7 @@ __all__ = [
     "TreeLatentDiffusion",
     "TreeVAEModule",
     "Where",
+    "paths_of",
     "paths_to",
     "untold",
 ]

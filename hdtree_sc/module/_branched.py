@@ -16,8 +16,10 @@ from hdtree_sc.module._scvi_networks import ScviNetworks
 from hdtree_sc.nn import MLP, Decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch.distributions import Distribution
 
     from hdtree_sc.nn import Likelihood
@@ -147,6 +149,27 @@ class BranchedModule(CellModule):
     def offset(self, node: torch.Tensor | None) -> torch.Tensor | None:
         """What the decoder adds for cells of some nodes, (n, n_input); None for nothing."""
         return None if node is None or self.offsets is None else self.offsets[node]
+
+    def begin_choice(self) -> Callable[[dict[str, torch.Tensor]], tuple[torch.Tensor]]:
+        """What gives the divergences of a minibatch for :meth:`keep_used`, in evaluation mode and of all dimensions."""
+        self.eval()
+        self.kept.fill_(1.0)
+
+        def divergences(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor]:
+            with torch.inference_mode():
+                return (self.inferred(tensors)["kl"],)
+
+        return divergences
+
+    def keep_used(self, kl: NDArray[np.floating]) -> None:
+        """Leave out the latent dimensions that the encoder does not use: they would be noise to the diffusion.
+
+        Parameters
+        ----------
+        kl
+            Divergence of each cell in each dimension, (n, n_latent).
+        """
+        self.kept.copy_(torch.from_numpy(kl.mean(0) > COLLAPSED))
 
     def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
         if self.encoder_kind in ("none", "scvi"):

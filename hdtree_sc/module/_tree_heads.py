@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 
 from hdtree_sc._keys import ROOT
@@ -227,3 +228,38 @@ class ClassHead:
         out = self.gaussians(z) @ member
         out[:, 0] = 1.0
         return out[:, self.numbers().to(z.device)]
+
+    def columns(self) -> pd.DataFrame:
+        """Class, log signal-to-noise ratio of the branch point and bootstrap support of each node, in tree order."""
+        tree = self.classes
+        heights = tree.heights()
+        columns = {
+            "label": np.array(tree.labels, dtype=object),
+            "log_snr": np.where(np.isfinite(heights), -heights, np.nan),
+            "support": np.array(tree.support),
+        }
+        return pd.DataFrame(columns, index=tree.names()).loc[list(self.nodes().nodes)]
+
+    def branch_points(self) -> pd.DataFrame:
+        """Nodes at which classes part, the first to part from noise on first."""
+        shape, columns = self.nodes(), self.columns()
+        rows = []
+        for node in shape.nodes:
+            children = shape.children(node)
+            if len(children) < 2:
+                continue
+            sides = [", ".join(columns.loc[list(shape.subtree_leaves(child)), "label"]) for child in children]
+            rows.append(
+                {
+                    "node": node,
+                    "parent": shape.parent(node) or "",
+                    "children": ",".join(children),
+                    "classes": " | ".join(sides),
+                    "time": float(shape.heights[shape.index(node)]),
+                    "log_snr": float(columns.loc[node, "log_snr"]),
+                    "n_cells": int(shape.n_cells[shape.index(node)]),
+                    "support": float(columns.loc[node, "support"]),
+                }
+            )
+        names = ["node", "parent", "children", "classes", "time", "log_snr", "n_cells", "support"]
+        return pd.DataFrame(rows, columns=names).set_index("node").sort_values("time", ascending=False, kind="stable")

@@ -46,7 +46,8 @@ class RunState(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add our part."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        whole: Any = trainer  # Lightning adds the data module when it fits
+        data = whole.datamodule
         split = {name: _rows(getattr(data, name)) for name in ("train_idx", "val_idx", "test_idx")}
         checkpoint[ENTRY] = {
             "facts": self.facts,

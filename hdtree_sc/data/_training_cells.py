@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,12 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._errors import listing
-from hdtree_sc.data import feature_names_of, features_of, known_categories, positions_of
+from hdtree_sc.data._align import feature_names_of, known_categories
+from hdtree_sc.data._category_names import positions_of
+from hdtree_sc.data._obsm_field import features_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from hdtree_sc.model._base import CellModel
 
 
 def cells_to_load(adata: AnnData | bool | None, registry: dict[str, Any]) -> AnnData | bool | None:  # noqa: FBT001
@@ -68,6 +68,19 @@ def cells_to_load(adata: AnnData | bool | None, registry: dict[str, Any]) -> Ann
     return out
 
 
+class Trained(Protocol):
+    """What is read of a model that was trained, and written to it."""
+
+    adata: Any
+    adata_manager: Any
+    cell_names_: list[str] | None
+    train_indices_: Any
+    validation_indices_: Any
+    test_indices_: Any
+
+    def _refuse_query(self, what: str) -> None: ...
+
+
 class TrainingCells:
     """Cells that a model was trained on, in whatever order or company they were loaded.
 
@@ -80,7 +93,7 @@ class TrainingCells:
         The model.
     """
 
-    def __init__(self, model: CellModel) -> None:
+    def __init__(self, model: Trained) -> None:
         self.model = model
 
     def start(self) -> None:

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from hdtree_sc._errors import whole_number
-from hdtree_sc.model._fit_basics import check_training, facts_of, resumed_run
+from hdtree_sc.train._facts import check_training, facts_of, resumed_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from hdtree_sc.model._tree_model import TreeModel
-
-
-def require_cells(model: TreeModel) -> None:
-    """Refuse to train a model without cells, or of a query."""
-    if model.adata is None:
-        msg = "train() draws neighbours of cells, so the model needs them: load or make it with adata=."
-        raise ValueError(msg)
-    model._split.start()
+    from hdtree_sc.train._facts import Trainable
 
 
 def train_on_pairs(
-    model: TreeModel,
+    model: Trainable,
     train: Callable[..., None],
     *,
     n_steps: int,
@@ -40,7 +30,8 @@ def train_on_pairs(
     datasplitter_kwargs: dict[str, Any] | None,
     plan: dict[str, Any],
     plan_kwargs: dict[str, Any] | None,
-    fit_before: Callable[[NDArray[np.int64]], None],
+    represent: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    encoder_input: Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]],
     begin: Callable[[], None],
     trainer_kwargs: dict[str, Any],
     further: dict[str, Any] | None = None,
@@ -62,8 +53,8 @@ def train_on_pairs(
         See :meth:`HDTree.train`.
     plan
         Defaults of ``plan_kwargs``.
-    fit_before
-        Learns what is learned of the training cells before training.
+    represent, encoder_input
+        See :class:`PairSplitter`.
     begin
         Called when all arguments have been found right, before anything is changed.
     further
@@ -94,8 +85,8 @@ def train_on_pairs(
     trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
 
     splitter = {
-        "represent": partial(represented, model, fit_before),
-        "encoder_input": partial(encoder_input, model),
+        "represent": represent,
+        "encoder_input": encoder_input,
         "n_neighbors": n_neighbors,
     } | (datasplitter_kwargs or {})
     if resumed:
@@ -115,20 +106,3 @@ def train_on_pairs(
     )
     if model.trainer.interrupted:
         warnings.warn("Training was interrupted: the tree is built from what was learned so far.", stacklevel=3)
-
-
-def represented(
-    model: TreeModel, fit_before: Callable[[NDArray[np.int64]], None], train_indices: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Principal components of all cells; the scaler is fitted on training cells the first time."""
-    fit_before(train_indices)
-    module = model.module
-    return model._reader.read(lambda tensors: (module.components(module.scaled(tensors)),), model.adata)[0]
-
-
-@torch.inference_mode()
-def encoder_input(model: TreeModel) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What the encoder reads of all cells, and their library sizes: the scaler is fixed while training goes on."""
-    module = model.module
-    x, library = model._reader.read(lambda tensors: module._encoder_input(tensors)[::2], model.adata)
-    return x, library

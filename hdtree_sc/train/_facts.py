@@ -1,4 +1,4 @@
-"""What the training of every model begins with: checks, facts for checkpoints, standardisation."""
+"""What the training of every model begins with: checks, and facts for checkpoints."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import hashlib
 import json
 from importlib.metadata import version
 from math import ceil, floor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import torch
-from scvi import REGISTRY_KEYS, settings
+from scvi import settings
 
 from hdtree_sc._errors import whole_number
-from hdtree_sc.growth import fit_scaler
-from hdtree_sc.train import read_run, refuse_other_run, release_of
+from hdtree_sc.train._resume import read_run, refuse_other_run, release_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
 
-    from hdtree_sc.model._base import CellModel
+class Trainable(Protocol):
+    """What training needs of a model."""
 
-SVD_VALUES = 60_000_000
-"""Largest number of values (cells x features) that principal components are learned from."""
+    module: Any
+    adata: Any
+    trainer: Any
+    init_params_: dict[str, Any]
+
+    def get_var_names(self) -> Any:
+        """Names of the features."""
 
 
 def check_training(
@@ -84,7 +86,7 @@ def check_training(
     return n_train
 
 
-def facts_of(model: CellModel, verb: str, *, of_weights: bool = False, **arguments: Any) -> dict[str, Any]:
+def facts_of(model: Trainable, verb: str, *, of_weights: bool = False, **arguments: Any) -> dict[str, Any]:
     """What a training that goes on from a checkpoint must have in common with the one that wrote it.
 
     Parameters
@@ -122,16 +124,3 @@ def resumed_run(ckpt_path: str | Path | None, facts: dict[str, Any]) -> dict[str
     held = read_run(ckpt_path)
     refuse_other_run(ckpt_path, held["facts"], facts)
     return held
-
-
-def fit_before(model: CellModel, train_indices: NDArray[np.int64]) -> None:
-    """What is learned before training, of its cells alone: how values are scaled, and their principal components."""
-    module = model.module
-    model.train_indices_ = train_indices
-    if bool(module.scaler.fitted):
-        return
-    n = max(2, min(len(train_indices), SVD_VALUES // model.summary_stats.n_vars))
-    rows = np.sort(np.random.default_rng(0).permutation(train_indices)[:n])
-    batches = list(model._reader.batches(model.adata, rows))
-    x = torch.cat([tensors[REGISTRY_KEYS.X_KEY] for tensors in batches])
-    fit_scaler(module.scaler, x, torch.cat([module._library(tensors) for tensors in batches]))

@@ -1,20 +1,22 @@
-"""Several classes at once: the noisy part of their paths is sampled together."""
+"""Cells of classes: several at once from the same noise, and the class that takes noise off a cell best."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
+from hdtree_sc.diffusion import alpha_sigma
+from hdtree_sc.generate._fit import LEAST_HEIGHT
 from hdtree_sc.generate._generator import Generator, Sampling
 from hdtree_sc.module import Where
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from hdtree_sc.generate._places import ClassPlaces
-    from hdtree_sc.module import BranchedLatentDiffusion
+    from hdtree_sc.module import BranchedLatentDiffusion, BranchedModule
 
 
 class ClassGenerator(Generator):
@@ -82,3 +84,38 @@ class ClassGenerator(Generator):
                 )
             at[node] = (x, stop)
         return torch.stack([at[number][0] for number in numbers]), calls
+
+    def classifier(self, n_noise: int, seed: int) -> Callable[[dict[str, torch.Tensor]], tuple[torch.Tensor]]:
+        """From a minibatch to probabilities of the classes (n, n_classes), by how well each takes noise off the cells.
+
+        Parameters
+        ----------
+        n_noise
+            Noise levels at which each cell is asked.
+        seed
+            Seed of levels and noise.
+        """
+        module, tree, diffusion = self.module, self.places.classes, self.diffusion
+        prior = cast("BranchedModule", module).classes
+        assert prior is not None
+        numbers = [tree.number_of(label) for label in tree.classes]
+        generator = torch.Generator().manual_seed(seed)
+        top = max(float(np.max(tree.heights())), LEAST_HEIGHT)
+        low = diffusion.schedule.lowest / 2
+        # strata of the noise level itself, over which the bound is an integral
+        levels = low + (top - low) * (torch.arange(n_noise) + torch.rand(n_noise, generator=generator)) / n_noise
+
+        def read(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor]:
+            x = diffusion.whiten(module.latents(tensors))
+            score = torch.zeros(len(x), len(numbers), device=x.device)
+            for level in levels.tolist():
+                noise = torch.randn(x.shape, generator=generator).to(x)
+                at = x.new_full((len(x), 1), level)
+                alpha, sigma = alpha_sigma(at)
+                noised = alpha * x + sigma * noise
+                for i, number in enumerate(numbers):
+                    data = diffusion.data(noised, at, Where.of((number, 0), len(x), x.device))
+                    score[:, i] -= 0.5 * float(np.exp(-level)) * (data - x).square().sum(1) * (top - low) / n_noise
+            return ((score + prior.log_prior).softmax(1),)
+
+        return read

@@ -5,14 +5,17 @@ from __future__ import annotations
 import warnings
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 import torch
 from scvi.data._utils import _assign_adata_uuid
 
 from hdtree_sc._errors import whole_number
-from hdtree_sc.data import Fingerprint, aligned, check_values, rows_of
+from hdtree_sc.data._align import aligned
+from hdtree_sc.data._arguments import rows_of
+from hdtree_sc.data._fingerprint import Fingerprint
+from hdtree_sc.data._value_checks import check_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scvi.data import AnnDataManager
 
-    from hdtree_sc.data import Rows
-    from hdtree_sc.model._base import CellModel
+    from hdtree_sc.data._arguments import Rows
 
     Minibatch = dict[str, torch.Tensor]
 
@@ -51,6 +53,24 @@ class Query:
         return cls(weakref.ref(source), Fingerprint.of(source, layer, obsm_key if obsm_key in source.obsm else None))
 
 
+class Readable(Protocol):
+    """What a reader needs of a model: scvi-tools' base, with room for a query and for one guest."""
+
+    module: Any
+    registry: dict[str, Any]
+    _adata_manager: Any
+    _guest: AnnDataManager | None
+    _query: Query | None
+
+    @property
+    def adata(self) -> Any:
+        """The registered cells, or None."""
+
+    def _validate_anndata(self, adata: AnnData | None = None) -> AnnData: ...
+
+    def _make_data_loader(self, *, adata: AnnData, indices: Any, batch_size: int) -> Any: ...
+
+
 def over(batches: Iterable[Any], function: Callable[[Any], tuple[torch.Tensor, ...]]) -> list[NDArray[Any]]:
     """What a function gives for each minibatch, joined over all of them."""
     parts = [[part.cpu() for part in function(batch)] for batch in batches]
@@ -70,7 +90,7 @@ class CellReader:
         The model.
     """
 
-    def __init__(self, model: CellModel) -> None:
+    def __init__(self, model: Readable) -> None:
         self.model = model
 
     # ---------------------------------------------------------------- minibatches
@@ -162,7 +182,8 @@ class CellReader:
     def register_aligned(self, adata: AnnData) -> AnnDataManager:
         """Register an aligned copy of cells under this model's setup, with this model alone, and return its manager."""
         model = self.model
-        cls, module, registry = type(model), model.module, model.registry
+        module, registry = model.module, model.registry
+        cls: Any = type(model)
         cells = aligned(adata, registry, is_count=module.is_count)
         setup = registry["setup_args"]
         check_values(cells, setup.get("layer"), module.gene_likelihood)
@@ -189,7 +210,7 @@ class CellReader:
         return not model._adata_manager.fingerprint.has_values_of(same)
 
 
-def make_room(cls: type[CellModel], manager: AnnDataManager) -> None:
+def make_room(cls: Any, manager: AnnDataManager) -> None:
     """Give an AnnData a mark of its own: a copy carries that of what it was copied from, which is still in use."""
     held = cls._setup_adata_manager_store.get(manager.adata_uuid)
     if held is not None and held.adata is not manager.adata:
