@@ -17,11 +17,12 @@ DEV := $(VENV)/.installed-dev
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-lineage lint format docs tutorials build constraints clean distclean
+.PHONY: help install dev demo test test-fast test-lineage lint format docs tutorials build constraints clean distclean
 
 help:
 	@echo "make demo       train on the bundled C. elegans cells and write figures and a report to demo/"
 	@echo "make test       run the tests with coverage (PYTEST_ARGS=... for pytest, JOBS=2 processes)"
+	@echo "make test-fast  run the tests that train no model, without coverage, in a minute and a half"
 	@echo "make test-lineage  run the tests of hand-overs with CellRank, TreeData and pycea, in .venv-lineage"
 	@echo "make install    make $(VENV) and install the package"
 	@echo "make dev        the same with what tests, checks and documentation need"
@@ -64,6 +65,9 @@ demo: $(RUNTIME)
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
+test-fast: $(DEV)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
 # hand-overs to packages that .venv does not have, in an environment of their own
 test-lineage: $(DEV)

@@ -20,6 +20,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
+TRAINED = {
+    "branched", "components", "fitted", "mixed", "models", "partial", "scvi_model", "small", "stage_one", "trained",
+    "treevae",
+}  # fmt: skip
+"""Fixtures that train a model."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of trained models as slow; tests that train one themselves say so."""
+    for item in items:
+        if TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def worm() -> AnnData:
     """Every second C. elegans cell of the bundled set with its 500 most variable genes, less those that this half of

@@ -15,6 +15,8 @@ from scipy import sparse
 
 import hdtree_sc as ht
 
+pytestmark = pytest.mark.slow  # trains models
+
 ODD = np.arange(150) % 2
 MODELS = {"HDTree": {}, "TreeVAE": {}, "BranchedDiffusion": {"diffusion_kwargs": {"max_epochs": 1}}}
 

@@ -150,6 +150,7 @@ def test_one_class_after_the_other_is_added(branched, labelled, tmp_path):
     assert (again.generate(20, label="old AWB", seed=1).X != old.X).nnz == 0
 
 
+@pytest.mark.slow
 def test_a_training_that_crashed_goes_on(labelled, tmp_path):
     import scvi
 
@@ -175,6 +176,7 @@ def test_a_training_that_crashed_goes_on(labelled, tmp_path):
     assert model.generate(20, label="AWC", seed=0).n_obs == 20
 
 
+@pytest.mark.slow
 def test_a_tree_that_is_given_keeps_its_topology_and_gets_heights(labelled):
     names = sorted(labelled.obs["cell_type"].unique())
     text = f"(({names[0]},{names[1]})low,({','.join(names[2:])})rest)top;"

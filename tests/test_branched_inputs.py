@@ -121,6 +121,7 @@ class TestHeads:
             alone = heads(hidden[i : i + 1], told[i : i + 1], head[i : i + 1])
             assert torch.allclose(together[i], alone[0], atol=1e-5)
 
+    @pytest.mark.slow
     def test_a_head_for_each_branch(self, labelled, tmp_path):
         import scvi
 

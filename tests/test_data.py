@@ -58,6 +58,7 @@ def test_own_index_is_dropped_wherever_it_stands():
     np.testing.assert_allclose(apart, [[0, 1], [1, 2], [0.5, 0.6]], rtol=1e-6)
 
 
+@pytest.mark.slow  # pynndescent compiles
 def test_approximate_neighbours_are_nearly_the_exact_ones(monkeypatch):
     points = np.random.default_rng(0).normal(size=(2000, 5))
     exact, _ = nearest_neighbors(points, 10)

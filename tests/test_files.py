@@ -23,6 +23,8 @@ import hdtree_sc as ht
 from hdtree_sc.files import _atomic_save
 from hdtree_sc.files._file_format import SEAL, read_model
 
+pytestmark = pytest.mark.slow  # trains models
+
 OLD = Path(__file__).parent / "data" / "models_0.1.0.zip"
 """Models of every kind that version 0.1.0 wrote as pickles, their cells, and what they gave."""
 PLAIN = Path(__file__).parent / "data" / "models_0.1.0_plain.zip"

@@ -17,6 +17,8 @@ from scipy import sparse
 
 import hdtree_sc as ht
 
+pytestmark = pytest.mark.slow  # trains models
+
 PACKAGE = Path(ht.__file__).parent
 FORMATS = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
 DTYPES = ("float32", "float64", "int32", "int64", "uint8", "uint16", "bool")

@@ -336,6 +336,7 @@ class TestSecondStage:
                 maker.train_diffusion(**options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["zinb", "normal", "bernoulli"])
 def test_other_likelihoods_generate_what_they_were_trained_on(cells, likelihood):
     if likelihood != "zinb":

@@ -20,6 +20,8 @@ from sklearn.neighbors import KNeighborsClassifier
 import hdtree_sc as ht
 from hdtree_sc.graph._neighbors import nearest_neighbors
 
+pytestmark = pytest.mark.slow  # trains models
+
 
 def quick(adata, seed=0, max_epochs=2, setup=None, train=None, **kwargs):
     """A model after a few epochs."""

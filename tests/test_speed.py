@@ -83,6 +83,7 @@ def test_expression_is_read_of_a_share_of_the_anchors_only(cells, monkeypatch):
         PairSplitter(model.adata_manager, represent=lambda _: rows, decoded_share=0)
 
 
+@pytest.mark.slow
 def test_what_the_encoder_reads_is_the_same_whoever_works_it_out(cells):
     model = brief(cells, max_epochs=1)
     read, library = model._encoder_input()
@@ -95,6 +96,7 @@ def test_what_the_encoder_reads_is_the_same_whoever_works_it_out(cells):
                                model.get_latent(indices=np.arange(9)), atol=1e-5)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_training_frees_what_it_kept_on_the_device(cells):
     model = brief(cells, max_epochs=2, datasplitter_kwargs={"resident": True})
     held = model.trainer.train_dataloader.dataset
@@ -114,6 +116,7 @@ def test_room_on_the_device(cells, monkeypatch):
     assert _resident.needed(cells.X.toarray()) == 4 * cells.n_obs * cells.n_vars
 
 
+@pytest.mark.slow
 def test_history_holds_means_over_cells(cells):
     model = brief(cells, max_epochs=3)
     history = model.history
@@ -128,6 +131,7 @@ def test_history_holds_means_over_cells(cells):
     )
 
 
+@pytest.mark.slow
 def test_bfloat16_leaves_distances_codes_and_likelihood_in_float32(cells, monkeypatch):
     from hdtree_sc.module import _hdtree as of_module
 
@@ -168,6 +172,7 @@ def test_likelihoods_take_float32_under_bfloat16(likelihood):
         assert px.log_prob(x).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_training_can_be_compiled(cells):
     # torch's own tracing without its code generator, for which a compiler would be needed
     plan = {"compile": True, "compile_kwargs": {"backend": "eager"}, "warmup": 0.5}
@@ -216,6 +221,7 @@ class TestBenchmarks:
         near = _variants.hyperbolic(0.01 * a, 0.01 * p)
         torch.testing.assert_close(near, _variants.euclidean(0.01 * a, 0.01 * p), rtol=1e-2, atol=1e-5)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("module", ["Unmixed", "AllGenes", "Hyperbolic", "TreeNegatives"])
     def test_other_modules_train(self, cells, module):
         from benchmarks import _variants

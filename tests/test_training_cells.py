@@ -16,6 +16,8 @@ from scipy import sparse
 import hdtree_sc as ht
 from hdtree_sc.data._fingerprint import Fingerprint
 
+pytestmark = pytest.mark.slow  # trains models
+
 
 def cells() -> AnnData:
     adata = ht.datasets.branching(150, 40, "easy", n_batches=2)

@@ -22,6 +22,8 @@ import hdtree_sc as ht
 from hdtree_sc.growth import _map_fit
 from hdtree_sc.model import _diffusion_mixin
 
+pytestmark = pytest.mark.slow  # trains models
+
 MODELS = ("HDTree", "TreeVAE", "BranchedDiffusion")
 SMALL = {"n_hidden": 16, "n_layers": 1, "n_latent": 4}
 LITTLE = {"n_hidden": 16, "n_blocks": 1, **QUIET}

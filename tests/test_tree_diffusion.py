@@ -210,6 +210,7 @@ def test_labels_need_a_column_of_labels_and_cells_a_second_stage(stage_one, worm
     assert model.generate(5, **FEW).n_obs == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["path", "reconstruction"])
 def test_a_tree_that_is_its_root_alone_makes_cells_too(worm, monkeypatch, condition):
     monkeypatch.setattr(_map_fit, "STEPS", 5)

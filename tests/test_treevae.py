@@ -16,6 +16,8 @@ import hdtree_sc as ht
 from hdtree_sc.growth import _map_fit
 from hdtree_sc.nn import ImageEncoder, ImageHead
 
+pytestmark = pytest.mark.slow  # trains models
+
 
 def quick(adata, seed=0, max_epochs=2, setup=None, train=None, **kwargs):
     """A small model after a few epochs."""

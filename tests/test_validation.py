@@ -139,6 +139,7 @@ def test_more_depth_than_cells(cells):
         ht.HDTree(few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{"batch_size": 5000}, {"batch_size": 1}])
 def test_minibatches_larger_than_the_data(cells, arguments):
     ht.HDTree.setup_anndata(cells)
@@ -146,18 +147,21 @@ def test_minibatches_larger_than_the_data(cells, arguments):
         ht.HDTree(cells).train(**arguments, **QUIET)
 
 
+@pytest.mark.slow
 def test_pairs_need_a_neighbour(cells):
     ht.HDTree.setup_anndata(cells)
     with pytest.raises(ValueError, match="n_neighbors: 0"):
         ht.HDTree(cells).train(n_neighbors=0, **QUIET)
 
 
+@pytest.mark.slow
 def test_a_training_set_of_nothing(cells):
     ht.HDTree.setup_anndata(cells)
     with pytest.raises(ValueError, match="train_size"):
         ht.HDTree(cells).train(train_size=0.001, **QUIET)
 
 
+@pytest.mark.slow
 def test_several_devices_need_a_seed(cells, monkeypatch):
     ht.HDTree.setup_anndata(cells)
     monkeypatch.setattr(scvi.settings, "_seed", None)
@@ -282,6 +286,7 @@ def test_fractions_are_told_by_how_far_off_they_are(cells):
             ht.HDTree(cells)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_sparse", [True, False])
 def test_truth_values_are_0_and_1(worm, as_sparse):
     adata = worm[:100].copy()
@@ -300,6 +305,7 @@ def test_truth_values_are_0_and_1(worm, as_sparse):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
 def test_cells_on_disk_are_those_in_memory(tmp_path, kind):
     adata = ht.datasets.branching(90, 20, "easy")

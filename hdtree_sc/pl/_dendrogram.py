@@ -73,76 +73,108 @@ class Dendrogram:
         default, title
             Name of the colouring, and a title in its stead.
         """
-        data, orientation, changes, supported = self.data, self.orientation, self.changes, self.supported
-        is_leaf = data.tree.is_leaf_mask
-        xy = _layout.orient(self.layout[["x", "y"]].to_numpy(), orientation)
-        legend = values is not None or changes is not None
+        is_leaf = self.data.tree.is_leaf_mask
+        xy = _layout.orient(self.layout[["x", "y"]].to_numpy(), self.orientation)
         side = SideColumn(ax, self.legend_fontsize, reserve=(2.6 * self.node_size + 28) / 72)
         fontsize = 1.2 * side.fontsize
-        ax.set_title(
-            default if title is None else title, fontsize=fontsize, **({} if title else _style.literal(default))
+        text = default if title is None else title
+        ax.set_title(text, fontsize=fontsize, **({} if title else _style.literal(default)))
+        plain = self._branches(ax, side.fontsize, by_branch=values is None and self.changes is None)
+        labels = (
+            None if names is None else LeafLabels(ax, names, self.data.n_cells[is_leaf], self.layout, self.orientation)
         )
-        heads, branch = _layout.clades(data.tree)
-        branch_colors = np.array([*_style.default_palette(len(heads)), _style.muted(ax, 0.6)])
-        grey = _style.muted(ax, 0.55 if supported is None else 0.9)
-        lines = [grey] * (len(data.tree) - 1) if legend else list(branch_colors[branch[1:]])
-        if supported is not None:
-            lines = _marks.shades(ax, lines, supported[1:])
-        segments = _layout.orient(_layout.elbows(self.layout), orientation)
-        _draw.edges(ax, segments, _draw.edge_widths(data.n_cells[1:]), lines)
-        _frame(ax, self.layout, data.tree, orientation, self.branch_lengths, side.fontsize)
-
-        labels = None if names is None else LeafLabels(ax, names, data.n_cells[is_leaf], self.layout, orientation)
         _style.settle(ax)
         if labels is not None:
             labels.fit()
-            side.shift((labels.length() + self.node_size / 2) / 72 if orientation == "left" else 0.0)
+            beside = (labels.length() + self.node_size / 2) / 72 if self.orientation == "left" else 0.0
+            side.shift(beside)
         if title is None:
             ax.set_title(_style.title(ax, default, fontsize), fontsize=fontsize, **_style.literal(default))
-        legends = self.legend_loc not in (None, "none")
+        self._legends(ax, side, values, colors, heat)
+        _style.settle(ax)
+        if labels is not None:
+            labels.fit()
+
+        diameters, scale = self._diameters(ax, xy, labels)
+        if labels is not None:
+            labels.place(diameters[is_leaf].max() / 2 + 3)
+        self._nodes(ax, xy, diameters, values, [*colors, _style.MISSING], heat, plain)
+        if self.supported is not None:
+            _marks.write_support(ax, xy, self.data.tree, self.supported, diameters, self.orientation, side.fontsize)
+        if self._has_legends:
+            side.sizes(self.data.n_cells, scale)
+
+    @property
+    def _has_legends(self) -> bool:
+        return self.legend_loc not in (None, "none")
+
+    def _branches(self, ax: Axes, fontsize: float, *, by_branch: bool) -> NDArray:
+        """Draw the edges and the axis along them; return the colour of each node's branch."""
+        heads, branch = _layout.clades(self.data.tree)
+        colors = np.array([*_style.default_palette(len(heads)), _style.muted(ax, 0.6)])
+        grey = _style.muted(ax, 0.55 if self.supported is None else 0.9)
+        lines = list(colors[branch[1:]]) if by_branch else [grey] * (len(self.data.tree) - 1)
+        if self.supported is not None:
+            lines = _marks.shades(ax, lines, self.supported[1:])
+        segments = _layout.orient(_layout.elbows(self.layout), self.orientation)
+        _draw.edges(ax, segments, _draw.edge_widths(self.data.n_cells[1:]), lines)
+        _frame(ax, self.layout, self.data.tree, self.orientation, self.branch_lengths, fontsize)
+        return colors[branch]
+
+    def _legends(
+        self, ax: Axes, side: SideColumn, values: _cells.CellValues | None, colors: list[str], heat: Heat | None
+    ) -> None:
         if values is not None and values.is_categorical:
             side.categories(values, colors, self.legend_loc)
         if heat is not None:
             side.colorbar(ScalarMappable(heat.norm, self.scale), title=heat.label)
-        if legends and len(data.tree) > 1:
-            if changes is not None:
-                side.legend([_marks.ring_handle(side.fontsize)])
-            if supported is not None:
-                side.legend(_marks.support_handles(ax), title="Support", handlelength=1.6)
-        _style.settle(ax)
-        if labels is not None:
-            labels.fit()
+        if not self._has_legends or len(self.data.tree) == 1:
+            return
+        if self.changes is not None:
+            side.legend([_marks.ring_handle(side.fontsize)])
+        if self.supported is not None:
+            side.legend(_marks.support_handles(ax), title="Support", handlelength=1.6)
 
+    def _diameters(
+        self, ax: Axes, xy: NDArray[np.float64], labels: LeafLabels | None
+    ) -> tuple[NDArray[np.float64], float]:
+        """Diameters of the nodes, once there is room for them and for the labels, and what they were shrunk by."""
         # A figure that lays itself out makes room for the labels; in any other they have to fit inside the Axes.
         fixed = labels is not None and ax.get_figure(root=True).get_layout_engine() is None
         beyond = labels.length() + self.node_size / 2 + 3 if fixed and labels else 0.0
-        _make_room(ax, orientation, self.node_size / 2, beyond)
+        _make_room(ax, self.orientation, self.node_size / 2, beyond)
         unit = np.array(_style.axes_inches(ax)) * 72 / [np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())]
-        room = unit[0 if orientation in ("top", "bottom") else 1] * _leaf_gap(self.layout)
-        if changes is not None:
+        room = unit[0 if self.orientation in ("top", "bottom") else 1] * _leaf_gap(self.layout)
+        if self.changes is not None:
             room = max(room - _marks.RING - 1.0, 0.5 * room)
-        diameters, scale = _layout.fit_diameters(
+        return _layout.fit_diameters(
             xy * unit,
-            data.n_cells,
-            is_leaf,
+            self.data.n_cells,
+            self.data.tree.is_leaf_mask,
             largest=self.node_size,
             room=room,
-            smallest=3.0 if changes is None else 4.0,
+            smallest=3.0 if self.changes is None else 4.0,
         )
-        if labels is not None:
-            labels.place(diameters[is_leaf].max() / 2 + 3)
+
+    def _nodes(
+        self,
+        ax: Axes,
+        xy: NDArray[np.float64],
+        diameters: NDArray[np.float64],
+        values: _cells.CellValues | None,
+        colors: list[str],
+        heat: Heat | None,
+        plain: NDArray,
+    ) -> None:
+        """Draw each node as the disc of its number, the pie of its categories, or in the colour of its branch."""
         if heat is not None:
             _draw.heat_discs(ax, xy, heat.values, diameters, cmap=self.scale, norm=heat.norm)
-            if changes is not None:
-                _marks.rings(ax, xy, diameters, changes.significant)
+            if self.changes is not None:
+                _marks.rings(ax, xy, diameters, self.changes.significant)
         elif values is None:
-            _draw.discs(ax, xy, branch_colors[branch], diameters)
+            _draw.discs(ax, xy, plain, diameters)
         else:
-            _draw.pies(ax, xy, _cells.shares(data, values), [*colors, _style.MISSING], diameters)
-        if supported is not None:
-            _marks.write_support(ax, xy, data.tree, supported, diameters, orientation, side.fontsize)
-        if legends:
-            side.sizes(data.n_cells, scale)
+            _draw.pies(ax, xy, _cells.shares(self.data, values), colors, diameters)
 
 
 def _make_room(ax: Axes, orientation: _layout.Orientation, radius: float, beyond: float) -> None:

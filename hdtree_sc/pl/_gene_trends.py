@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +121,55 @@ def gene_trends(
         No gene or several colours are named, several genes are with one `ax`, a path has too few cells, or `level` is
         no probability.
     """
+    chosen, column = _asked(adata, genes, color, level, ax)
+    paths = dict(path) if isinstance(path, Mapping) else {"": path}
+    along = {name: path_cells(adata, one, key=key, order=order) for name, one in paths.items()}
+    several = len(along) > 1
+    first = next(iter(along.values()))
+    column = None if several else (column or first.groupby or None)
+    groups = None if column is None else _cells.categorical_values(adata, column, argument="color")
+    read = partial(Expression, adata, layer, data_type=data_type, size_factor_key=size_factor_key)
+    # one unit for all paths
+    target = median_library(read().library)
+    trends = [
+        _trends(cells, read(rows=cells.rows), cells.batches(adata, batch_key), chosen, target, n_knots, level)
+        for cells in along.values()
+    ]
+
+    colors = [] if groups is None else _style.category_colors(adata, groups, palette)
+    panels, beside = _panels.panels(len(chosen), ax, figsize, single=(5.4, 3.4), each=(2.6, 2.0), sharex=True)
+    side = SideColumn(beside, legend_fontsize)
+    lines = _line_colors(panels[0], list(along), palette) if several else [_style.ink()]
+    with_dots = dots if dots is not None else not several
+    for number, panel in enumerate(panels):
+        for one, line in zip(trends, lines, strict=True):
+            if with_dots:
+                _dots(panel, one, number, groups, colors, line, several=several, size=size, alpha=alpha)
+            _trend(panel, one, number, line, several=several)
+        _trim(panel, str(adata.var_names[chosen[number]]), side.fontsize)
+    unit = "ln(1 + counts)" if trends[-1].are_counts else "Expression"
+    _labels(panels, {cells.label for cells in along.values()}, unit, side.fontsize)
+    if several:
+        side.legend(
+            [Line2D([], [], color=c, linewidth=2, label=_style.wrap(n, 22)) for n, c in zip(along, lines, strict=True)]
+        )
+    elif groups is not None:
+        _group_legend(side, groups, colors, first.rows)
+    text = title if title is not None else (first.title if not several else None)
+    if text and ax is None and len(panels) > 1:
+        spelled = {} if title is not None else _style.literal(text)
+        panels[0].get_figure(root=True).suptitle(text, fontsize=1.1 * side.fontsize, **spelled)
+    return _style.finish(_panels.gathered(panels), given=ax is not None, show=show)
+
+
+def _asked(
+    adata: AnnData,
+    genes: Sequence[str] | str | None,
+    color: str | Sequence[str] | None,
+    level: float,
+    ax: Axes | None,
+) -> tuple[NDArray[np.int64], str | None]:
+    """Columns of the genes, and the one colour asked for."""
     if genes is None or (not isinstance(genes, str) and len(genes) == 0):
         msg = "genes: name one or several, such as hdtree_sc.tl.path_genes(adata, path).index[:6]."
         raise ValueError(msg)
@@ -133,70 +184,60 @@ def gene_trends(
     if ax is not None and len(chosen) > 1:
         msg = f"ax is one Axes, but {len(chosen)} genes want a panel each: name one gene, or leave ax away."
         raise ValueError(msg)
-    paths = dict(path) if isinstance(path, Mapping) else {"": path}
-    along = {name: path_cells(adata, one, key=key, order=order) for name, one in paths.items()}
-    several = len(along) > 1
-    first = next(iter(along.values()))
-    column = None if several else (asked[0] or first.groupby or None)
-    groups = None if column is None else _cells.categorical_values(adata, column, argument="color")
-    # one unit for all paths
-    target = median_library(Expression(adata, layer, data_type=data_type, size_factor_key=size_factor_key).library)
-    grids: list[NDArray] = []
-    curves: list[Curves] = []
-    values: list[NDArray] = []
-    for cells in along.values():
-        expression = Expression(adata, layer, data_type=data_type, size_factor_key=size_factor_key, rows=cells.rows)
-        plan = design(cells.position, cells.batches(adata, batch_key), n_knots, N_POINTS)
-        counts = expression.kind == "counts"
-        found = trend_curves(expression, plan, chosen, target_sum=target, level=level)
-        scale = expression.per_cell(target)[:, None]
-        values.append(np.log1p(expression.dense(chosen) * scale) if counts else expression.dense(chosen))
-        curves.append(found.log1p() if counts else found)
-        grids.append(plan.grid)
+    return chosen, asked[0]
 
-    colors = [] if groups is None else _style.category_colors(adata, groups, palette)
-    panels, beside = _panels.panels(len(chosen), ax, figsize, single=(5.4, 3.4), each=(2.6, 2.0), sharex=True)
-    side = SideColumn(beside, legend_fontsize)
-    lines = _line_colors(panels[0], list(along), palette) if several else [_style.ink()]
-    for number, panel in enumerate(panels):
-        for i, cells in enumerate(along.values()):
-            if dots if dots is not None else not several:
-                _dots(
-                    panel,
-                    cells,
-                    values[i][:, number],
-                    groups,
-                    colors,
-                    lines[i],
-                    several=several,
-                    size=size,
-                    alpha=alpha,
-                )
-            _trend(panel, grids[i], curves[i], number, lines[i], several=several)
-        gene = str(adata.var_names[chosen[number]])
-        panel.set_title(_style.shorten(gene, 24), fontsize=side.fontsize, pad=3, **_style.literal(gene))
-        panel.tick_params(labelsize=0.9 * side.fontsize)
-        panel.xaxis.set_major_locator(MaxNLocator(4))
-        panel.yaxis.set_major_locator(MaxNLocator(4))
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(visible=False)
-    unit = "ln(1 + counts)" if counts else "Expression"
-    _labels(panels, {cells.label for cells in along.values()}, unit, side.fontsize)
-    if several:
-        side.legend(
-            [Line2D([], [], color=c, linewidth=2, label=_style.wrap(n, 22)) for n, c in zip(along, lines, strict=True)]
-        )
-    elif groups is not None:
-        named = np.zeros(len(colors) + 1, dtype=bool)
-        named[groups.values[first.rows]] = True
-        names = [_style.wrap(name, 22) for name, held in zip(groups.categories, named, strict=False) if held]
-        shades = [shade for shade, held in zip(colors, named, strict=False) if held]
-        side.legend(category_handles(names, shades, missing=bool(named[-1]), fontsize=side.fontsize), title=groups.name)
-    text = title if title is not None else (first.title if not several else None)
-    if text and ax is None and len(panels) > 1:
-        spelled = {} if title is not None else _style.literal(text)
-        panels[0].get_figure(root=True).suptitle(text, fontsize=1.1 * side.fontsize, **spelled)
-    return _style.finish(_panels.gathered(panels), given=ax is not None, show=show)
+
+# -- what is drawn -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Trends:
+    """Trends of genes along one path, and the cells they were fitted to."""
+
+    cells: PathCells
+    grid: NDArray[np.float64]
+    curves: Curves
+    values: NDArray[np.float64]
+    are_counts: bool
+
+
+def _trends(
+    cells: PathCells,
+    expression: Expression,
+    batch: NDArray[np.int64],
+    genes: NDArray[np.int64],
+    target: float,
+    n_knots: int,
+    level: float,
+) -> _Trends:
+    plan = design(cells.position, batch, n_knots, N_POINTS)
+    curves = trend_curves(expression, plan, genes, target_sum=target, level=level)
+    values = expression.dense(genes)
+    if expression.kind != "counts":
+        return _Trends(cells, plan.grid, curves, values, are_counts=False)
+    values = np.log1p(values * expression.per_cell(target)[:, None])
+    return _Trends(cells, plan.grid, curves.log1p(), values, are_counts=True)
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------
+
+
+def _trim(panel: Axes, gene: str, fontsize: float) -> None:
+    panel.set_title(_style.shorten(gene, 24), fontsize=fontsize, pad=3, **_style.literal(gene))
+    panel.tick_params(labelsize=0.9 * fontsize)
+    panel.xaxis.set_major_locator(MaxNLocator(4))
+    panel.yaxis.set_major_locator(MaxNLocator(4))
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(visible=False)
+
+
+def _group_legend(side: SideColumn, groups: _cells.CellValues, colors: list[str], rows: NDArray[np.int64]) -> None:
+    """Legend of the groups that some cells are in."""
+    named = np.zeros(len(colors) + 1, dtype=bool)
+    named[groups.values[rows]] = True
+    names = [_style.wrap(name, 22) for name, held in zip(groups.categories, named, strict=False) if held]
+    shades = [shade for shade, held in zip(colors, named, strict=False) if held]
+    side.legend(category_handles(names, shades, missing=bool(named[-1]), fontsize=side.fontsize), title=groups.name)
 
 
 def _labels(panels: list[Axes], labels: set[str], unit: str, fontsize: float) -> None:
@@ -219,8 +260,8 @@ def _line_colors(ax: Axes, names: list[str], palette: _style.Palette | None) -> 
 
 def _dots(
     ax: Axes,
-    cells: PathCells,
-    values: NDArray[np.float64],
+    trends: _Trends,
+    number: int,
     groups: _cells.CellValues | None,
     colors: list[str],
     line: str,
@@ -229,17 +270,19 @@ def _dots(
     size: float | None,
     alpha: float | None,
 ) -> None:
+    values = trends.values[:, number]
     some = np.random.default_rng(0).permutation(len(values))[:MAX_DOTS]
-    xy = np.column_stack([cells.position, values])[some]
+    xy = np.column_stack([trends.cells.position, values])[some]
     if groups is None:
         fill: Any = line if several else _style.muted(ax, 0.4)
     else:
-        fill = to_rgba_array([*colors, _style.MISSING])[groups.values[cells.rows][some]]
+        fill = to_rgba_array([*colors, _style.MISSING])[groups.values[trends.cells.rows][some]]
     area = min(_draw.dot_size(len(some), 5.0), 10.0) if size is None else size
     _draw.cells(ax, xy, fill, size=area, alpha=(0.25 if several else 0.6) if alpha is None else alpha, zorder=1)
 
 
-def _trend(ax: Axes, grid: NDArray, curves: Curves, number: int, color: str, *, several: bool) -> None:
+def _trend(ax: Axes, trends: _Trends, number: int, color: str, *, several: bool) -> None:
+    grid, curves = trends.grid, trends.curves
     low, high = curves.low[number], curves.high[number]
     ax.fill_between(grid, low, high, facecolor=color, alpha=0.28, linewidth=0, zorder=2)
     effects = [] if several else _style.halo(ax, 3.4)

@@ -142,16 +142,8 @@ def transmutation(
         scale = target_sum if log_normalize else None
         real = Values(adata, adata_layer, scale, "adata", genes=transmuted.var_names)
         expression = [real, Values(transmuted, layer, scale, "transmuted")]
-        if genes is None:
-            numbers = _separating(real, is_source, is_target, n_genes)
-            chosen = transmuted.var_names[numbers].astype(str).tolist()
-        else:
-            chosen = [genes] if isinstance(genes, str) else list(genes)
-            unknown = [gene for gene in chosen if gene not in transmuted.var_names]
-            if unknown:
-                msg = f"genes: transmuted.var_names lacks {listing(unknown)}. It has: {listing(transmuted.var_names)}."
-                raise KeyError(msg)
-            numbers = gene_columns(transmuted.var_names, chosen, "genes", "transmuted.var_names")
+        numbers = _gene_columns(real, transmuted, genes, is_source, is_target, n_genes)
+        chosen = transmuted.var_names[numbers].astype(str).tolist()
 
     colors = _style.category_colors(adata, values, palette)
     panels, right = _panels(ax, figsize, len(chosen))
@@ -197,6 +189,25 @@ def _types(transmuted: AnnData, values: _cells.CellValues) -> tuple[list[int], i
             )
             raise ValueError(msg)
     return [values.categories.index(label) for label in sources], values.categories.index(target)
+
+
+def _gene_columns(
+    real: Values,
+    transmuted: AnnData,
+    genes: Sequence[str] | str | None,
+    source: NDArray[np.bool_],
+    target: NDArray[np.bool_],
+    n: int,
+) -> NDArray[np.int64]:
+    """Columns of the genes asked for, or of those that separate the types best."""
+    if genes is None:
+        return _separating(real, source, target, n)
+    chosen = [genes] if isinstance(genes, str) else list(genes)
+    unknown = [gene for gene in chosen if gene not in transmuted.var_names]
+    if unknown:
+        msg = f"genes: transmuted.var_names lacks {listing(unknown)}. It has: {listing(transmuted.var_names)}."
+        raise KeyError(msg)
+    return gene_columns(transmuted.var_names, chosen, "genes", "transmuted.var_names")
 
 
 def _separating(real: Values, source: NDArray[np.bool_], target: NDArray[np.bool_], n: int) -> NDArray[np.int64]:
