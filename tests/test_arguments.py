@@ -117,8 +117,8 @@ def small(request):
     """
     import scvi
 
+    from hdtree_sc.generate import _class_tree, _fit
     from hdtree_sc.growth import _map_fit
-    from hdtree_sc.model import _class_mixin, _diffusion_mixin
 
     model_class = MODELS[request.param]
     adata = ht.datasets.branching(150, 40, "easy")
@@ -139,8 +139,8 @@ def small(request):
     scvi.settings.seed = 0
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
-            (_diffusion_mixin, "STEPS", 3), (_diffusion_mixin, "VALIDATED", 64),
-            (_class_mixin, "N_BOOT", 2), (_map_fit, "STEPS", 5),
+            (_fit, "STEPS", 3), (_fit, "VALIDATED", 64),
+            (_class_tree, "N_BOOT", 2), (_map_fit, "STEPS", 5),
         ):  # fmt: skip
             patch.setattr(module, name, value)
         model_class.setup_anndata(adata, **setup)

@@ -19,8 +19,8 @@ from helpers import QUIET
 from lightning.pytorch.callbacks import Callback
 
 import hdtree_sc as ht
+from hdtree_sc.generate import _fit
 from hdtree_sc.growth import _map_fit
-from hdtree_sc.model import _diffusion_mixin
 
 pytestmark = pytest.mark.slow  # trains models
 
@@ -35,7 +35,7 @@ def _few_steps():
     """Few steps of the map for plots and in an epoch of the diffusion, which take longer than all else here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_map_fit, "STEPS", 5)
-        patch.setattr(_diffusion_mixin, "STEPS", 5)
+        patch.setattr(_fit, "STEPS", 5)
         yield
 
 

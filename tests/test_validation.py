@@ -234,7 +234,7 @@ def test_labels_that_may_stand_for_a_missing_one_are_named(cells, name, words):
     cells.obs["label"] = np.where(np.arange(cells.n_obs) % 2, name, "a")
     with pytest.warns(UserWarning, match=f"'{name}'.*{words}"):
         ht.HDTree.setup_anndata(cells, labels_key="label")
-    labels = ht.HDTree(cells)._registered_labels
+    labels = ht.HDTree(cells)._setup.labels
     assert labels == (["a"] if name == "unknown" else sorted([name, "a"]))
 
 
