@@ -10,13 +10,13 @@ from scipy import sparse
 
 from hdtree_sc._errors import require_column, require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.graph._backbone import Backbone, backbone, edge_support
+from hdtree_sc.graph._backbone import Backbone, edge_support
 from hdtree_sc.graph._edge_positions import edge_positions
 from hdtree_sc.graph._order import order_along
 from hdtree_sc.tl._direction import known_times, measured_time
-from hdtree_sc.tl._lineage_graph import expression_of, lineage_graph, stored_neighbors
-from hdtree_sc.tl._pseudotime import pseudotime, resolutions, root_cells
+from hdtree_sc.tl._ends import grown_backbone, milestone_groupings
+from hdtree_sc.tl._lineage_graph import lineage_graph
+from hdtree_sc.tl._pseudotime import pseudotime, root_cells, write_node_times
 from hdtree_sc.tl._root import medoid
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._cells import node_of_cells
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RUN = "hdtree_sc.tl.tree(adata, model)"
-RESOLUTIONS = (16, 24, 32, 48, 10**6)
-"""Numbers of milestones to choose from, as far as the tree has so many leaves; the last is all of them."""
 EARLIEST = 0.02
 """Share of the cells with a time whose medoid is the root where only times are given."""
 
@@ -133,10 +131,7 @@ def lineage_tree(
     leaf = node_of_cells(adata, shape, key=key)
     latent = np.asarray(require_obsm(adata, keys.latent, RUN))
     labels = None if groupby is None else require_column(adata, groupby, "groupby")
-    if milestone_key is None:
-        groupings = resolutions(shape, leaf, RESOLUTIONS)
-    else:
-        groupings = [_milestones_of(adata, milestone_key)]
+    given = None if milestone_key is None else _milestones_of(adata, milestone_key)
     # a column without times is refused also where it does not name the root
     first = None if time_key is None else _earliest(adata, time_key)
     if first is None or root is not None or root_key is not None:
@@ -150,11 +145,12 @@ def lineage_tree(
     order = out.obs[keys.pseudotime].to_numpy(dtype=float)
     distances, strengths = (sparse.csr_matrix(out.obsp[name]) for name in (keys.distances, keys.connectivities))
     measured = None if time_key is None else measured_time(out, strengths, time_key)
-    plain, _ = expression_of(out, keys)
-    neighbors, _ = nearest_neighbors(plain, stored_neighbors(out, keys))
-    grown = backbone(groupings, _with_time(order, measured), neighbors, start, min_cells=min_cells)
+    first_order = _with_time(order, measured)
+    groupings = milestone_groupings(shape, leaf, first_order) if given is None else [given]
+    grown, plain, neighbors = grown_backbone(out, keys, groupings, first_order, start, min_cells)
     order = _with_time(order_along(distances, strengths, order, grown, start), measured)
     out.obs[keys.pseudotime] = order
+    write_node_times(out, keys, shape, leaf, order)
     support = edge_support(grown, neighbors, n_boot, seed) if n_boot else np.full(len(grown.parent), np.nan)
     edge, share = edge_positions(grown, plain)
     table, branch = _described(grown, order, support)
