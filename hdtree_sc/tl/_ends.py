@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from hdtree_sc._keys import Keys
-from hdtree_sc.data._neighbors import nearest_neighbors
 from hdtree_sc.graph._backbone import Backbone, backbone
-from hdtree_sc.tl._lineage_graph import expression_of, stored_neighbors
+from hdtree_sc.tl._lineage_graph import plain_neighbors
 from hdtree_sc.tl._pseudotime import CELLS_PER_GROUP, resolutions
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def grown_backbone(
     time: NDArray[np.float64],
     start: int,
     min_cells: int,
-) -> tuple[Backbone, NDArray[np.floating], NDArray[np.int32]]:
+) -> tuple[Backbone, NDArray[np.floating], NDArray[np.integer]]:
     """The tree of descent, the components it is grown in, (n, d), and the neighbours there, (n, k).
 
     Parameters
@@ -77,8 +76,7 @@ def grown_backbone(
     min_cells
         Least number of cells of an end.
     """
-    plain, _ = expression_of(adata, keys)
-    neighbors, _ = nearest_neighbors(plain, stored_neighbors(adata, keys))
+    plain, neighbors = plain_neighbors(adata, keys)
     return backbone(groupings, time, neighbors, start, min_cells=min_cells), plain, neighbors
 
 
