@@ -88,6 +88,16 @@ class TestRealCells:
         counts = worm_lineage.uns["hdtree"]["lineage"]["composition"]
         assert counts.to_numpy().sum() == obs["cell_type"].notna().sum()
 
+    @pytest.mark.xfail(
+        reason="holds in the whole suite and fails where this file runs alone, also before the order went along the "
+        "tree: of 722 cells and 485 genes progenitors may be leaves of the tree of types; the cause is not known",
+        strict=False,
+    )
+    def test_the_tree_of_types_has_progenitors_inside(self, worm_lineage):
+        tree = ht.get.lineage_tree(worm_lineage, groupby="cell_type")
+        assert "ADL_parent" not in tree.leaves
+        assert "Neuroblast_ASG_AWA" in tree.path("ASG")
+
     def test_the_tree_of_types_holds_all_their_cells(self, worm_lineage):
         tree = ht.get.lineage_tree(worm_lineage, groupby="cell_type")
         assert set(worm_lineage.obs["cell_type"].dropna()) <= set(tree.nodes)
@@ -170,6 +180,13 @@ class TestKnownTree:
         ht.tl.pseudotime(alone, branching.uns["hdtree"]["lineage"]["params"]["root_cell"])
         ht.tl.fate_probabilities(alone, groupby="branch")
         assert set(alone.obsm["hdtree_fates"].columns) == set(true_tree(branching).leaves)
+
+    def test_cells_without_an_end_have_the_fates_of_the_others(self, branching):
+        stones = stones_of(branching)
+        for gone in stones.index[stones["is_terminal"]]:
+            part = branching[(branching.obs["hdtree_milestone"] != gone).to_numpy()].copy()
+            ht.tl.fate_probabilities(part)
+            assert part.obsm["hdtree_fates"].shape == (part.n_obs, stones["is_terminal"].sum() - 1)
 
     def test_a_path_goes_along_the_lineage(self, branching):
         tips = true_tree(branching).leaves

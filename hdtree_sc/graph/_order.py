@@ -131,12 +131,12 @@ def order_along(
         return time
     edges = distances.tocoo()
     kept = grown.along[grown.group[edges.row], grown.group[edges.col]]
-    along = sparse.csr_matrix((edges.data[kept], (edges.row[kept], edges.col[kept])), shape=edges.shape)
-    way = dijkstra(along, directed=False, indices=start)
+    tree_links = sparse.csr_matrix((edges.data[kept], (edges.row[kept], edges.col[kept])), shape=edges.shape)
+    way = dijkstra(tree_links, directed=False, indices=start)
     reached = np.isfinite(way)
     one = np.zeros(len(time), dtype=np.int64)
-    told = np.where(reached, finished(way, connectivities, np.array([start]), one), time)
-    return (1.0 - trust / 2) * time + trust / 2 * told
+    tree_order = np.where(reached, finished(way, connectivities, np.array([start]), one), time)
+    return (1.0 - trust / 2) * time + trust / 2 * tree_order
 
 
 def finished(

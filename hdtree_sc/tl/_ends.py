@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hdtree_sc._keys import Keys
+from hdtree_sc.get._lineage_tree import milestone_of_cells, milestones
 from hdtree_sc.graph._backbone import Backbone, backbone
 from hdtree_sc.tl._lineage_graph import plain_neighbors
 from hdtree_sc.tl._pseudotime import CELLS_PER_GROUP, resolutions
@@ -38,14 +39,13 @@ def milestone_groupings(shape: Tree, leaf: NDArray[np.int64], time: NDArray[np.f
         Order of the cells, (n,).
     """
     groupings = resolutions(shape, leaf, RESOLUTIONS)
-    held, size = np.unique(leaf, return_counts=True)
+    held, code, size = np.unique(leaf, return_inverse=True, return_counts=True)
     if len(held) >= RESOLUTIONS[0]:
         return groupings
     piece = max(CELLS_PER_GROUP, len(leaf) // RESOLUTIONS[1])
     order = np.lexsort((time, leaf))
     place = np.empty(len(leaf), dtype=np.int64)
     place[order] = np.arange(len(leaf))
-    code = np.searchsorted(held, leaf)
     pieces = np.maximum(size // piece, 1)
     within = (place - (np.cumsum(size) - size)[code]) * pieces[code] // size[code]
     return [*groupings, (np.cumsum(pieces) - pieces)[code] + within]
@@ -57,7 +57,7 @@ def grown_backbone(
     groupings: list[NDArray[np.int64]],
     time: NDArray[np.float64],
     start: int,
-    min_cells: int,
+    min_cells: int = 10,
 ) -> tuple[Backbone, NDArray[np.floating], NDArray[np.integer]]:
     """The tree of descent, the components it is grown in, (n, d), and the neighbours there, (n, k).
 
@@ -104,27 +104,31 @@ def lineage_ends(
         Key of the tree.
     """
     keys = Keys(key)
-    group, ends = _stored(adata, keys, direction) or (None, None)
-    if group is None or ends is None:
+    held = _stored(adata, keys, direction)
+    if held is None:
         groupings = milestone_groupings(shape, leaf, time)
-        grown, _, _ = grown_backbone(adata, keys, groupings, time, int(time.argmin()), 10)
-        group, ends = grown.group, np.flatnonzero(grown.is_end)
+        grown, _, _ = grown_backbone(adata, keys, groupings, time, int(time.argmin()))
+        held = grown.group, grown.is_end
+    group, is_end = held
+    # of a part of the cells an end may be without any
+    ends = np.flatnonzero(is_end & (np.bincount(group, minlength=len(is_end)) > 0))
     middle = pd.Series(time).groupby(group).transform("median").to_numpy()
-    number = np.full(int(group.max()) + 1, -1)
+    number = np.full(len(is_end), -1)
     number[ends] = np.arange(len(ends))
     return np.where(time >= middle, number[group], -1), len(ends)
 
 
-def _stored(adata: AnnData, keys: Keys, direction: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Milestone of each cell and those that are ends, of a lineage tree that stands for the order of the cells."""
+def _stored(adata: AnnData, keys: Keys, direction: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
+    """Milestone of each cell, and which are ends, of a lineage tree that stands for the order of the cells."""
     stored = adata.uns[keys.key]
-    lineage = stored.get("lineage")
-    if lineage is None or direction not in ("pseudotime", lineage["params"]["time_key"]):
+    if "lineage" not in stored or keys.milestone not in adata.obs:
         return None
-    if stored.get("pseudotime", {}).get("root_cell") != lineage["params"]["root_cell"]:
+    params = stored["lineage"]["params"]
+    if direction not in ("pseudotime", params["time_key"]):
         return None
-    table = lineage["milestones"]
-    group = pd.Index(table.index).get_indexer(adata.obs[keys.milestone].astype(str))
-    if (group < 0).any():
+    if stored.get("pseudotime", {}).get("root_cell") != params["root_cell"]:
         return None
-    return group.astype(np.int64), np.flatnonzero(table["is_terminal"].to_numpy(bool))
+    table = milestones(adata, keys.key)
+    group, is_end = milestone_of_cells(adata, table, keys.key), table["is_terminal"].to_numpy(bool)
+    # what has lost its milestones, or all its ends, is grown anew
+    return None if (group < 0).any() or not is_end[group].any() else (group, is_end)

@@ -10,6 +10,7 @@ import pandas as pd
 from hdtree_sc._errors import require_obsm, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.get._groups import text_groups
+from hdtree_sc.get._lineage_tree import milestone_of_cells, milestones
 from hdtree_sc.get._path_names import joined_name
 from hdtree_sc.tl._root import meaning, medoid, named_cells
 from hdtree_sc.tree import Tree
@@ -140,18 +141,16 @@ def _off_lineage(
 ) -> NDArray[np.bool_] | None:
     """Edges between leaves whose milestones no edge of the lineage joins, (n_edges,); None without a lineage."""
     keys = Keys(key)
-    lineage = adata.uns[key].get("lineage")
-    if lineage is None or keys.milestone not in adata.obs:
+    if "lineage" not in adata.uns[key] or keys.milestone not in adata.obs:
         return None
-    table = lineage["milestones"]
-    name = pd.Index(table.index)
-    stone = name.get_indexer(adata.obs[keys.milestone].astype(str))
+    table = milestones(adata, key)
+    stone = milestone_of_cells(adata, table, key)
     both = (stone >= 0) & (leaf >= 0)
     counts = np.zeros((len(shape), len(table)), dtype=np.int64)
     np.add.at(counts, (leaf[both], stone[both]), 1)
     # a leaf is of the milestone that most of its cells are of; nodes without cells are of none
     of_node = np.where(counts.any(1), counts.argmax(1), -1)
-    above = name.get_indexer(table["parent"].astype(str))
+    above = table.index.get_indexer(table["parent"].astype(str))
     one, other = of_node[shape.index(graph["source"])], of_node[shape.index(graph["target"])]
     joined = (one == other) | (above[one] == other) | (above[other] == one)
     return (one >= 0) & (other >= 0) & ~joined
