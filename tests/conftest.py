@@ -21,8 +21,8 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 TRAINED = {
-    "branched", "components", "fitted", "mixed", "models", "partial", "scvi_model", "small", "stage_one", "trained",
-    "treevae",
+    "branched", "components", "demo", "fitted", "mixed", "models", "partial", "scvi_model", "small", "split",
+    "stage_one", "trained", "treevae",
 }  # fmt: skip
 """Fixtures that train a model."""
 

@@ -61,7 +61,7 @@ def leiden(points, n_leaves, seed):
     return _clusters.leiden(points, n_leaves, seed)
 
 
-@pytest.mark.parametrize("build", [trees._ward, leiden])
+@pytest.mark.parametrize("build", [trees._ward, pytest.param(leiden, marks=pytest.mark.slow)])
 def test_plain_trees_have_the_leaves_asked_for(digits, build):
     points, labels = digits
     tree, leaf = build(points, 5, 0)

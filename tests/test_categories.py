@@ -93,7 +93,6 @@ def test_categories_without_cells_count_nowhere_and_the_users_columns_stay():
         np.testing.assert_array_equal(model.adata_manager.get_from_registry(key).ravel(), CODES)
 
 
-@pytest.mark.slow
 def test_a_class_that_the_split_leaves_without_training_cells_is_refused_before_training(cells):
     # scvi-tools validates on the first cells unless it shuffles
     cells.obs["kind"] = np.r_[["rare"] * 2, ["other"] * 2, ["common"] * (cells.n_obs - 4)]

@@ -153,6 +153,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_hold_the_codebook_of_one_on_all_cells(tmp_path):
     script = RANK.format(tests=os.path.dirname(__file__))

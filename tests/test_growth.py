@@ -86,7 +86,6 @@ def test_the_tree_tells_how_many_training_cells_are_where(mixed):
     assert all(heights[tree.root] > heights[name] for name in tree.nodes[1:]), "pairs lie further apart than groups"
 
 
-@pytest.mark.slow
 def test_an_unknown_rule_is_named():
     adata = counts_of_a_two_level_mixture(60)
     ht.TreeVAE.setup_anndata(adata)

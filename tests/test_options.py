@@ -38,6 +38,7 @@ def test_many_cells_have_a_larger_one(cells, many):
     assert sizes(ht.HDTree(cells, n_hidden=32)) == (32, 3)
 
 
+@pytest.mark.slow
 def test_a_file_says_the_sizes_and_other_cells_do_not_change_them(cells, many, monkeypatch, tmp_path):
     ht.HDTree.setup_anndata(cells)
     model = ht.HDTree(cells)

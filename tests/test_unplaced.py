@@ -87,6 +87,7 @@ def test_cells_of_the_training_are_at_home(model):
     assert model.get_unplaced()["unplaced"].mean() < 0.05
 
 
+@pytest.mark.slow
 def test_files_from_before_the_score_load_and_say_what_to_do(worm, tmp_path):
     model = trained(worm[:200].copy())
     model.save(tmp_path / "m")
@@ -107,12 +108,14 @@ def test_files_from_before_the_score_load_and_say_what_to_do(worm, tmp_path):
     pd.testing.assert_frame_equal(old.get_unplaced(), model.get_unplaced())
 
 
+@pytest.mark.slow
 def test_too_few_cells_to_tell_one_in_twenty(worm):
     model = trained(worm[:36].copy(), tree_depth=4)
     with pytest.raises(RuntimeError, match="fewer than 40"):
         model.get_unplaced()
 
 
+@pytest.mark.slow
 def test_values_that_are_no_counts(worm):
     cells = worm.copy()
     cells.X = np.log1p(cells.X.toarray())

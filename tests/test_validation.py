@@ -147,21 +147,18 @@ def test_minibatches_larger_than_the_data(cells, arguments):
         ht.HDTree(cells).train(**arguments, **QUIET)
 
 
-@pytest.mark.slow
 def test_pairs_need_a_neighbour(cells):
     ht.HDTree.setup_anndata(cells)
     with pytest.raises(ValueError, match="n_neighbors: 0"):
         ht.HDTree(cells).train(n_neighbors=0, **QUIET)
 
 
-@pytest.mark.slow
 def test_a_training_set_of_nothing(cells):
     ht.HDTree.setup_anndata(cells)
     with pytest.raises(ValueError, match="train_size"):
         ht.HDTree(cells).train(train_size=0.001, **QUIET)
 
 
-@pytest.mark.slow
 def test_several_devices_need_a_seed(cells, monkeypatch):
     ht.HDTree.setup_anndata(cells)
     monkeypatch.setattr(scvi.settings, "_seed", None)

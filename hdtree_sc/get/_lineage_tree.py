@@ -13,6 +13,7 @@ from hdtree_sc.tree import Tree, subtree_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 RUN = "hdtree_sc.tl.lineage_tree(adata, root=...)"
 
@@ -89,6 +90,27 @@ def shape_of(stones: pd.DataFrame) -> Tree:
     """
     position = {name: i for i, name in enumerate(stones.index)}
     return Tree(list(stones.index), [position.get(str(name), -1) for name in stones["parent"]])
+
+
+def milestone_of_cells(adata: AnnData, stones: pd.DataFrame, key: str) -> NDArray[np.int64]:
+    """Row of each cell's milestone in the table, (n,); -1 where it has none of these.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    stones
+        Table of the milestones.
+    key
+        Key of the tree.
+
+    Raises
+    ------
+    KeyError
+        If cells have no milestones.
+    """
+    names = require_obs(adata, Keys(key).milestone, RUN).astype(str)
+    return np.asarray(stones.index.get_indexer(names), dtype=np.int64)
 
 
 def _lengths(shape: Tree, time: np.ndarray) -> np.ndarray:

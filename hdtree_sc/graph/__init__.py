@@ -12,12 +12,12 @@ from hdtree_sc.graph._agglomerate import (
 )
 from hdtree_sc.graph._backbone import Backbone, backbone, edge_support
 from hdtree_sc.graph._bisect import best_bisection
-from hdtree_sc.graph._cell_graph import cell_graph, joined_cells
+from hdtree_sc.graph._cell_graph import cell_graph, edge_lengths, joined_cells
 from hdtree_sc.graph._components import on_bridge, parts_of, without_bridges
 from hdtree_sc.graph._edge_positions import edge_positions
 from hdtree_sc.graph._neighbors import medoid, nearest_neighbors, spread_rows
 from hdtree_sc.graph._node_graph import MIN_LINKS, are_near, node_graph
-from hdtree_sc.graph._order import consensus_order, finished, order_from, smoothed, within
+from hdtree_sc.graph._order import consensus_order, finished, order_along, order_from, smoothed, within
 from hdtree_sc.graph._order_bootstrap import Interval, bootstrap
 from hdtree_sc.graph._prune import MIN_AGREEMENT, natural_cut
 from hdtree_sc.graph._stray_links import natural_groups, over_expected, without_stray_links
@@ -45,6 +45,7 @@ __all__ = [
     "cell_graph",
     "clade_overlap",
     "consensus_order",
+    "edge_lengths",
     "edge_positions",
     "edge_support",
     "entropy_of",
@@ -63,6 +64,7 @@ __all__ = [
     "nearest_neighbors",
     "node_graph",
     "on_bridge",
+    "order_along",
     "order_from",
     "over_expected",
     "parts_of",

@@ -60,9 +60,9 @@ def cell_graph(
     one_way = sparse.coo_matrix((np.ones(len(bridges), bool), tuple(bridges.T)), shape=(n, n)).tocsr()
     bridging = one_way + one_way.T
     edges, strong = (joined + bridging).tocoo(), (trusted + bridging).tocoo()
-    length = _edge_lengths(expression, edges.row, edges.col)
+    length = edge_lengths(expression, edges.row, edges.col)
     width = np.maximum(width, 1e-12)
-    squared = np.square(_edge_lengths(latent, strong.row, strong.col)) / (width[strong.row] * width[strong.col])
+    squared = np.square(edge_lengths(latent, strong.row, strong.col)) / (width[strong.row] * width[strong.col])
     strength = np.maximum(np.exp(-squared), 1e-6)
     shape = (n, n)
     # identical cells are a hair apart: a stored zero would read as no edge
@@ -71,9 +71,10 @@ def cell_graph(
     return distances, connectivities, bridges
 
 
-def _edge_lengths(
+def edge_lengths(
     points: NDArray[np.floating], source: NDArray[np.integer], target: NDArray[np.integer], block: int = 1_000_000
 ) -> NDArray[np.float64]:
+    """Distances (m,) between points (n, d) that edges (m,) join, worked out a block of edges at a time."""
     out = np.empty(len(source))
     for start in range(0, len(source), block):
         part = slice(start, start + block)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hdtree_sc._errors import require_obs
 from hdtree_sc._keys import Keys
-from hdtree_sc.get import RUN_LINEAGE_TREE, milestones, shape_of
+from hdtree_sc.get import RUN_LINEAGE_TREE, milestone_of_cells, milestones, shape_of
 from hdtree_sc.pl import _cells, _draw, _panels, _style
 from hdtree_sc.pl._layout import tree_layout
 from hdtree_sc.pl._scatter import CellMap
@@ -171,7 +171,7 @@ class _Lineage:
     def of(cls, adata: AnnData, stones: pd.DataFrame, keys: Keys) -> _Lineage:
         shape = shape_of(stones)
         stones = stones.loc[list(shape.nodes)]
-        milestone = stones.index.get_indexer(require_obs(adata, keys.milestone, RUN_LINEAGE_TREE).astype(str))
+        milestone = milestone_of_cells(adata, stones, keys.key)
         branch = require_obs(adata, keys.branch, RUN_LINEAGE_TREE).astype(str).to_numpy()
         order = require_obs(adata, keys.pseudotime, RUN_LINEAGE_TREE).to_numpy(dtype=float)
         own = stones["branch"].astype(str).to_numpy()
