@@ -9,16 +9,23 @@ from torch import nn
 
 TARGET_SUM = 1e4
 """Counts per cell after size normalisation, scanpy's usual value."""
+LEVELLING = 0.5
+"""How far features go towards equal weight where all their variance may be counting noise: 1 would standardise them."""
+MAX_COUNT = 256
+"""Mean count from which on the variance of a logged count is worked out by its slope."""
 CLIP = 10.0
 """Largest absolute scaled value, as in :func:`scanpy.pp.scale`."""
 
 
 class ExpressionScaler(nn.Module):
-    """Size-normalise and log counts, then centre all features and divide them by one number; principal components.
+    """Size-normalise and log counts, then centre all features and bring them to a common unit; principal components.
 
     In one unit for all, a feature weighs as much as it varies: what is hardly ever on is mostly noise, and a cell's
-    neighbours are then the right ones. How far cells have come is told better by standardised features, of which each
-    weighs the same, so that the principal components of those are kept too.
+    neighbours are then the right ones. Where cells have so few counts that a typical feature varies no more than
+    counting makes it vary, though, variance says little of how much a feature matters: each feature is then divided by
+    the square root of its standard deviation (Pareto scaling, van den Berg et al., BMC Genomics 2006). How far cells
+    have come is told better by standardised features, of which each weighs the same, so that the principal components
+    of those are kept too.
 
     Parameters
     ----------
@@ -42,7 +49,7 @@ class ExpressionScaler(nn.Module):
         super().__init__()
         self.is_count = is_count
         self.register_buffer("mean", torch.zeros(n_features))
-        # the same for all features
+        # the same for all features unless their variance may all be noise of counting
         self.register_buffer("std", torch.ones(n_features))
         self.register_buffer("components", torch.zeros(n_features, n_components))
         # root mean square of the components over the training cells
@@ -75,7 +82,9 @@ class ExpressionScaler(nn.Module):
         std = values.std(0, correction=0)
         # a feature that hardly varies must not be blown up
         self.feature_std.copy_(std + 1e-3)
-        self.std.copy_((std.square().mean().sqrt() + 1e-3).expand_as(std))
+        common = std.square().mean().sqrt() + 1e-3
+        levelling = LEVELLING if self.is_count and noise_share(x, library, std) >= 1 else 0.0
+        self.std.copy_(common ** (1 - levelling) * self.feature_std**levelling)
         self.fitted.fill_(1)
 
     @torch.no_grad()
@@ -102,3 +111,30 @@ class ExpressionScaler(nn.Module):
             if prefix + old in state_dict:
                 state_dict.setdefault(prefix + new, state_dict[prefix + old])
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def noise_share(x: torch.Tensor, library: torch.Tensor, std: torch.Tensor) -> float:
+    """How much of a typical feature's variance, after size normalisation and logging, is the noise of counting.
+
+    The noise is that of a Poisson count in a cell of median library size in which the feature has its mean share.
+
+    Parameters
+    ----------
+    x
+        Counts of training cells, (n, n_features).
+    library
+        Their library sizes, (n, 1).
+    std
+        Standard deviation of each feature's logged values, (n_features,).
+    """
+    size = library.median().clamp_min(1e-6)
+    expected = (x.sum(0) / library.sum().clamp_min(1e-6) * size).double()
+    factor = float(TARGET_SUM / size)
+    count = torch.arange(2 * MAX_COUNT, dtype=torch.float64, device=x.device)[:, None]
+    chance = (torch.xlogy(count, expected) - expected - torch.lgamma(count + 1)).exp()
+    logged = torch.log1p(count * factor)
+    exact = (chance * logged.square()).sum(0) - (chance * logged).sum(0).square()
+    by_slope = factor**2 * expected / (1 + factor * expected).square()
+    noise = torch.where(expected < MAX_COUNT, exact, by_slope)
+    varies = std > 0
+    return float((noise / std.double().square())[varies].median()) if bool(varies.any()) else 0.0
