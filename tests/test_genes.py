@@ -139,12 +139,16 @@ class TestPathGenes:
         assert genes.loc[adata.var_names[0], "effect"] > 1
 
     def test_with_the_order_shuffled_nothing_is_found(self, routed):
-        adata = routed.copy()
-        adata.obs["hdtree_pseudotime"] = np.random.default_rng(1).permutation(adata.obs["hdtree_pseudotime"])
-        genes = ht.tl.path_genes(adata, order="pseudotime")
-        assert (genes["pval_adj"] < 0.05).mean() < 0.01
-        # uniform: as many below a level as the level says
-        assert (genes["pval"] < 0.1).mean() == pytest.approx(0.1, abs=0.06)
+        adata, orders = routed.copy(), np.random.default_rng(1)
+        found, below = [], []
+        for _ in range(8):
+            adata.obs["hdtree_pseudotime"] = orders.permutation(routed.obs["hdtree_pseudotime"])
+            genes = ht.tl.path_genes(adata, order="pseudotime")
+            found.append((genes["pval_adj"] < 0.05).mean())
+            below.append((genes["pval"] < 0.1).mean())
+        assert np.mean(found) < 0.01
+        # uniform: as many below a level as the level says; genes go together, so that one order alone says little
+        assert np.mean(below) == pytest.approx(0.1, abs=0.06), below
 
     def test_the_real_order_finds_many(self, routed):
         genes = ht.tl.path_genes(routed)

@@ -6,10 +6,11 @@ import scanpy as sc
 import torch
 from scvi.distributions import NegativeBinomial
 
+import hdtree_sc as ht
 from hdtree_sc.module._covariates import CovariateVector
 from hdtree_sc.module._likelihood import SparseNegativeBinomial
 from hdtree_sc.nn import Decoder, soft_contrastive_loss
-from hdtree_sc.nn._scaler import ExpressionScaler
+from hdtree_sc.nn._scaler import ExpressionScaler, noise_share
 
 
 def written_out(anchors, positives, nu, e):
@@ -65,11 +66,48 @@ def test_scaler_is_scanpy_normalize_log_scale(worm):
     scaler.fit_moments(x, x.sum(1, keepdim=True))
     library = x.sum(1, keepdim=True)
     np.testing.assert_allclose(scaler.standardised(x, library).numpy(), expected, rtol=1e-3, atol=2e-3)
-    # what the encoder reads has one unit for all genes
-    one_unit = scaler(x, library).numpy()
-    ratio = (one_unit.std(0) / values.std(0))[values.std(0) > 0.05]
-    np.testing.assert_allclose(ratio, ratio.mean(), rtol=1e-3)
-    assert one_unit.var(0).mean() == pytest.approx(1, abs=0.02)
+
+
+def spread_by_spread(x, *, is_count=True):
+    """How steeply the spread of what the encoder reads rises with that of the logged values: 1 is one unit for all."""
+    library = x.sum(1, keepdim=True)
+    scaler = ExpressionScaler(x.shape[1], 5, is_count=is_count)
+    scaler.fit_moments(x, library)
+    before, after = (
+        part.std(0) for part in (scaler.transform(x, library), (scaler.transform(x, library)) / scaler.std)
+    )
+    told = before > 0.05
+    return np.polyfit(before[told].log().numpy(), after[told].log().numpy(), 1)[0]
+
+
+def test_genes_of_rich_cells_have_one_unit(worm):
+    rich = torch.from_numpy(ht.datasets.branching(200, n_tips=4, seed=0).X.toarray())
+    assert spread_by_spread(rich) == pytest.approx(1, abs=0.01)
+    # values that are no counts are in the unit they came in
+    assert spread_by_spread(torch.log1p(torch.from_numpy(worm.X.toarray())), is_count=False) == pytest.approx(
+        1, abs=0.01
+    )
+
+
+def test_genes_of_cells_with_few_counts_go_halfway_to_equal_weight(worm):
+    # some 50 counts a cell in 500 genes: the typical gene varies no more than counting makes it vary
+    assert spread_by_spread(torch.from_numpy(worm.X.toarray())) == pytest.approx(0.5, abs=0.01)
+    whole = ht.datasets.celegans()
+    assert spread_by_spread(torch.from_numpy(whole.X.toarray())) == pytest.approx(1, abs=0.01)
+
+
+def test_share_of_counting_noise_is_all_of_poisson_counts_and_little_of_groups_apart():
+    generator = torch.Generator().manual_seed(0)
+    rate = torch.full((4000, 40), 3.0)
+    alike = torch.poisson(rate, generator=generator)
+    apart = torch.poisson(rate * torch.where(torch.arange(4000) % 2 > 0, 20.0, 1.0)[:, None], generator=generator)
+    shares = []
+    for x in (alike, apart):
+        library = torch.full((4000, 1), float(x.sum(1).median()))
+        logged = torch.log1p(x * (1e4 / library))
+        shares.append(noise_share(x, library, logged.std(0, correction=0)))
+    assert shares[0] == pytest.approx(1, abs=0.05)
+    assert shares[1] < 0.2
 
 
 @pytest.mark.parametrize("likelihood", ["nb", "zinb", "normal", "bernoulli"])

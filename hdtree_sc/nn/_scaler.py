@@ -9,8 +9,8 @@ from torch import nn
 
 TARGET_SUM = 1e4
 """Counts per cell after size normalisation, scanpy's usual value."""
-HALF = 0.5
-"""Share of counting noise from which on features are brought towards equal weight, and how far at most."""
+LEVELLING = 0.5
+"""How far features go towards equal weight where all their variance may be counting noise: 1 would standardise them."""
 MAX_COUNT = 256
 """Mean count from which on the variance of a logged count is worked out by its slope."""
 CLIP = 10.0
@@ -21,11 +21,11 @@ class ExpressionScaler(nn.Module):
     """Size-normalise and log counts, then centre all features and bring them to a common unit; principal components.
 
     In one unit for all, a feature weighs as much as it varies: what is hardly ever on is mostly noise, and a cell's
-    neighbours are then the right ones. Where cells have few counts, though, variance is mostly the noise of counting,
-    and says little of how much a feature matters: the more it is, the more features are brought to equal weight, up to
-    each being divided by the square root of its standard deviation (Pareto scaling, van den Berg et al., BMC Genomics
-    2006). How far cells have come is told better by standardised features, of which each weighs the same, so that the
-    principal components of those are kept too.
+    neighbours are then the right ones. Where cells have so few counts that a typical feature varies no more than
+    counting makes it vary, though, variance says little of how much a feature matters: each feature is then divided by
+    the square root of its standard deviation (Pareto scaling, van den Berg et al., BMC Genomics 2006). How far cells
+    have come is told better by standardised features, of which each weighs the same, so that the principal components
+    of those are kept too.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class ExpressionScaler(nn.Module):
         super().__init__()
         self.is_count = is_count
         self.register_buffer("mean", torch.zeros(n_features))
-        # the same for all features unless variance is mostly the noise of counting
+        # the same for all features unless their variance may all be noise of counting
         self.register_buffer("std", torch.ones(n_features))
         self.register_buffer("components", torch.zeros(n_features, n_components))
         # root mean square of the components over the training cells
@@ -83,8 +83,7 @@ class ExpressionScaler(nn.Module):
         # a feature that hardly varies must not be blown up
         self.feature_std.copy_(std + 1e-3)
         common = std.square().mean().sqrt() + 1e-3
-        noise = noise_share(x, library, std) if self.is_count else 0.0
-        levelling = min(max(noise - HALF, 0.0), HALF)
+        levelling = LEVELLING if self.is_count and noise_share(x, library, std) >= 1 else 0.0
         self.std.copy_(common ** (1 - levelling) * self.feature_std**levelling)
         self.fitted.fill_(1)
 
