@@ -43,6 +43,15 @@ def lineage_tree(adata: AnnData, groupby: str | None = None, key: str = "hdtree"
         If there is no lineage, or no such column.
     ValueError
         If no cell has a group.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.lineage_tree(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA", groupby="cell_type")
+    >>> tree = ht.get.lineage_tree(adata, "cell_type")
+    >>> tree.root
+    'Neuroblast_ASG_AWA'
+    >>> text = tree.to_newick()
     """
     stones = milestones(adata, key)
     if groupby is not None:

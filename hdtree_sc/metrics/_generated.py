@@ -51,6 +51,15 @@ def classifier_auc(X: ArrayLike, Y: ArrayLike, *, n_estimators: int = 200, n_spl
     ValueError
         Fewer cells than folds in a sample, coordinates that are not finite, different dimensions, or fewer than two
         folds.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X, Y = rng.normal(size=(50, 3)), rng.normal(4, 1, size=(50, 3))
+    >>> ht.metrics.classifier_auc(X, Y, n_estimators=20) > 0.99
+    True
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -92,6 +101,14 @@ def gene_correlation_error(X: Matrix, Y: Matrix, *, n_genes: int | None = None) 
     ------
     ValueError
         Values that are not finite, different genes, or fewer than two genes that vary in both samples.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> X = [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
+    >>> Y = [[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]]
+    >>> round(ht.metrics.gene_correlation_error(X, Y), 6)
+    2.0
     """
     x, y = _pair(X, Y)
     if n_genes is not None and n_genes < 2:
@@ -126,6 +143,12 @@ def zero_fraction(X: Matrix) -> float:
     ------
     ValueError
         Values that are not finite, no cells, or no genes.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.metrics.zero_fraction([[0, 1], [0, 2]])
+    0.5
     """
     return float(_zeros(_matrix("X", X)).mean())
 
@@ -146,6 +169,12 @@ def zero_fraction_error(X: Matrix, Y: Matrix) -> float:
     ------
     ValueError
         Values that are not finite, different genes, no cells, or no genes.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.metrics.zero_fraction_error([[0, 1], [0, 2]], [[0, 1], [3, 2]])
+    0.25
     """
     x, y = _pair(X, Y)
     return float(np.abs(_zeros(x) - _zeros(y)).mean())
@@ -200,6 +229,14 @@ def compare_cells(
     ValueError
         Values that are not finite, negative counts, different genes, or fewer cells than 3 real, 3
         generated and 6 reference ones.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> generated = model.generate(60, seed=0)
+    >>> table = ht.metrics.compare_cells(adata.X, generated.X)
+    >>> table.columns.tolist()
+    ['value', 'floor']
     """
     samples = {"real": _matrix("real", real), "generated": _matrix("generated", generated)}
     if reference is not None:

@@ -69,6 +69,12 @@ def branch_points(
     References
     ----------
     After figure 1 of Tseng et al., arXiv 2212.10777.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ax = ht.pl.branch_points(model, axis="time", show=False)
+    >>> ax.figure.savefig("branch_points.png")
     """
     if axis not in ("time", "log_snr"):
         msg = f"axis: {axis!r} is none of 'time', 'log_snr'."

@@ -106,6 +106,13 @@ def tree_on_embedding(
     ValueError
         `edges` is none of those named above, the embedding has one column only, several colours are with one `ax`, or
         a column holds no values.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ax = ht.pl.tree_on_embedding(adata, color="cell_type", edges="graph", show=False)
+    >>> ax.get_title()
+    'cell_type'
     """
     if edges not in ("tree", "graph", None):
         msg = f"edges={edges!r} is not one of 'tree', 'graph', None."

@@ -98,6 +98,15 @@ def fates(
         There are no fates, or no such end, column or map; the message lists what there is.
     ValueError
         `ax` is one Axes and several maps are asked for.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.fate_probabilities(adata, ["ASG", "AWA"], groupby="cell_type")
+    >>> ax = ht.pl.fates(adata, show=False)
+    >>> panels = ht.pl.fates(adata, ["ASG", "AWA"], show=False)
+    >>> len(panels)
+    2
     """
     keys = Keys(key)
     run = f"hdtree_sc.tl.fate_probabilities(adata, key={key!r})"

@@ -120,6 +120,15 @@ def gene_trends(
     ValueError
         No gene or several colours are named, several genes are with one `ax`, a path has too few cells, or `level` is
         no probability.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> genes = ht.tl.path_genes(adata, path).index[:3]
+    >>> axes = ht.pl.gene_trends(adata, path, genes, show=False)
+    >>> len(axes)
+    3
     """
     if genes is None or (not isinstance(genes, str) and len(genes) == 0):
         msg = "genes: name one or several, such as hdtree_sc.tl.path_genes(adata, path).index[:6]."

@@ -112,6 +112,14 @@ def lineage_tree(
         There is no lineage, `color`, `groupby` or `layer`.
     ValueError
         Several colours are with one `ax`, or a column holds no values.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.lineage_tree(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA", groupby="cell_type")
+    >>> ax = ht.pl.lineage_tree(adata, show=False)
+    >>> ax.get_title()
+    'cell_type'
     """
     keys = Keys(key)
     stones = milestones(adata, key)

@@ -108,6 +108,14 @@ def lineage_path(
     ValueError
         The path is empty or its table has no column ``node``, several colours are with one `ax`, or a column holds no
         values.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> ax = ht.pl.lineage_path(adata, show=False)
+    >>> ax.get_title()
+    'Neuroblast_ASG_AWA → AWA'
     """
     asked = _panels.colors_asked(color, ax)
     table = path_table(adata, path, key=key)

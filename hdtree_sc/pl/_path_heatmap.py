@@ -117,6 +117,14 @@ def path_heatmap(
         The tree, path, a gene, the layer or a column is missing.
     ValueError
         The path has too few cells, or an argument is out of range.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> ax = ht.pl.path_heatmap(adata, path, n_genes=10, show=False)
+    >>> len(ax.get_yticklabels())
+    10
     """
     if standard_scale not in ("var", None):
         msg = f"standard_scale: {standard_scale!r} is unknown; choose 'var' or None."

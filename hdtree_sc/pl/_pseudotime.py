@@ -93,6 +93,12 @@ def pseudotime(
         There is no pseudotime, `groupby`, `time_key` or `basis`; the message lists what there is.
     ValueError
         `time_key` is no number, no cell has a pseudotime, or `kind` or `order` is none of those named above.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.pseudotime(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA")
+    >>> ax = ht.pl.pseudotime(adata, groupby="cell_type", time_key="time", show=False)
     """
     for name, value, allowed in (("kind", kind, ("violin", "box")), ("order", order, ("median", "categories"))):
         if value not in allowed:

@@ -117,6 +117,14 @@ def transmutation(
     ValueError
         `adata` lacks source cells, types or genes of `transmuted`, there are several targets, values are negative while
         ``log_normalize=True``, or `ax` is given for more than the map.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> transmuted = model.transmute(source="ASG", target="AWA", seed=0)
+    >>> axes = ht.pl.transmutation(adata, transmuted, n_genes=2, show=False)
+    >>> len(axes)
+    3
     """
     if ax is not None and genes is not None and len(genes):
         msg = "ax is one Axes, for the map: leave genes away with it, or leave ax away."

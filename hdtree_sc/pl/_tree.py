@@ -127,6 +127,12 @@ def tree(
     ValueError
         An option is none of those named above, `color` is given with `compare`, several colours are with one `ax`, or
         a column holds no values.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ax = ht.pl.tree(adata, color="cell_type", max_leaves=10, show=False)
+    >>> ax.figure.savefig("tree.png")
     """
     _check(orientation, branch_lengths, spacing)
     if compare is not False and color is not None:

@@ -108,6 +108,15 @@ def compare_conditions(
     ValueError
         If there are fewer than two conditions, the reference is none of them, a condition has fewer than two samples,
         or an argument is out of range.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> adata.obs["late"] = (adata.obs["time"] > 400).astype(str).astype("category")
+    >>> table = ht.tl.compare_conditions(adata, "late", sample_key="batch")
+    >>> changed = table.query("fdr < 0.05")
+    >>> table["share"].dropna().between(0, 1).all().item()
+    True
     """
     run = "hdtree_sc.tl.tree(adata, model)"
     require_uns(adata, key, run)

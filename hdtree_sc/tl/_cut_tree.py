@@ -84,6 +84,13 @@ def cut_tree(
     ValueError
         If ``n_leaves``, ``min_cells``, ``resolution`` or ``n_neighbors`` are out of range, the tree of ``reference`` is
         another one, or a query is to be cut by its cells and no ``reference`` is given.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.cut_tree(adata, n_leaves=4)
+    >>> adata.obs["hdtree_cut"].nunique()
+    4
     """
     keys = Keys(key)
     stored = require_uns(adata, key, RUN)

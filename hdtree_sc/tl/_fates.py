@@ -128,9 +128,12 @@ def fate_probabilities(
 
     Examples
     --------
-    >>> ht.tl.pseudotime(adata, root_key="time", root_value=0)  # doctest: +SKIP
-    >>> ht.tl.fate_probabilities(adata)  # doctest: +SKIP
-    >>> ht.tl.fate_probabilities(adata, ["ASG", "AWA"], groupby="cell_type")  # doctest: +SKIP
+    >>> import hdtree_sc as ht
+    >>> ht.tl.pseudotime(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA")
+    >>> ht.tl.fate_probabilities(adata)
+    >>> ht.tl.fate_probabilities(adata, ["ASG", "AWA"], groupby="cell_type")
+    >>> sorted(adata.obsm["hdtree_fates"])
+    ['ASG', 'AWA']
     """
     keys = Keys(key)
     stored = require_uns(adata, key, "hdtree_sc.tl.tree(adata, model) and hdtree_sc.tl.lineage_graph(adata)")

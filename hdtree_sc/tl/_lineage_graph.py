@@ -98,6 +98,15 @@ def lineage_graph(
         If the tree is missing.
     ValueError
         If ``n_neighbors`` is not positive, ``min_connectivity`` no share, or some cells are on no node.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.lineage_graph(adata)
+    >>> sorted(set(adata.uns["hdtree"]["graph"]["kind"]) - {"bridge"})
+    ['knn', 'tree']
+    >>> adata.obsp["hdtree_connectivities"].shape == (adata.n_obs, adata.n_obs)
+    True
     """
     keys = Keys(key)
     require_uns(adata, key, RUN)

@@ -116,8 +116,11 @@ def node_markers(
 
     Examples
     --------
-    >>> markers = ht.tl.node_markers(adata, batch_key="batch", n_genes=20)  # doctest: +SKIP
-    >>> markers.query("pval_adj < 0.05 and log2fc > 1")  # doctest: +SKIP
+    >>> import hdtree_sc as ht
+    >>> markers = ht.tl.node_markers(adata, ["0", "1"], batch_key="batch", n_genes=20)
+    >>> markers.groupby("node").size().to_dict()
+    {'0': 20, '1': 20}
+    >>> strong = markers.query("pval_adj < 0.05 and log2fc > 1")
     """
     keys = Keys(key)
     require_uns(adata, key, "hdtree_sc.tl.tree(adata, model)")

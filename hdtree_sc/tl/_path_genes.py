@@ -117,6 +117,15 @@ def path_genes(
     Negative binomial trends along pseudotime are the idea of tradeSeq (Van den Berge et al., Nature Communications
     2020), the score test for counts that of Rao; ordering cells by what is then tested is discussed by Song and Li
     (Genome Biology 2021).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> genes = ht.tl.path_genes(adata, path)
+    >>> rising = genes.query("pval_adj < 0.05 and trend == 'up'").index
+    >>> genes["pval"].is_monotonic_increasing
+    True
     """
     if n_knots < 2:
         msg = f"n_knots: {n_knots} given, at least 2 wanted."

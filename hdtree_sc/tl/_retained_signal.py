@@ -122,6 +122,14 @@ def retained_signal(
     ValueError
         If source cells are not in ``adata``, ``adata`` lacks genes or types, ``n_neighbors`` or ``n_components`` are
         not positive, or values are negative while ``log_normalize=True``.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> transmuted = model.transmute(source="ASG", target="AWA", seed=0)
+    >>> table = ht.tl.retained_signal(adata, transmuted, "time")
+    >>> table.index.tolist()
+    ['time', 'neighbours', 'expression']
     """
     wanted = [covariates] if isinstance(covariates, str) else list(covariates)
     unknown = [name for name in wanted if name not in adata.obs]

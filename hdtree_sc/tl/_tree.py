@@ -73,6 +73,13 @@ def tree(
         If the model was not trained.
     ValueError
         If the cells share no gene with the model, or ``alpha`` is no share.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.tree(adata, model)
+    >>> ht.get.tree(adata).leaves == tuple(adata.obs["hdtree_leaf"].cat.categories)
+    True
     """
     if not 0 < alpha < 1:
         msg = f"alpha: {alpha} is outside 0 to 1, it is the share of false calls."

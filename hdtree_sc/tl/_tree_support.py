@@ -108,6 +108,14 @@ def tree_support(
     References
     ----------
     Lemoine et al., Renewing Felsenstein's phylogenetic bootstrap in the era of big data, Nature 556, 452 (2018).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.tree_support(adata, model, n_boot=10)
+    >>> nodes = adata.uns["hdtree"]["nodes"]
+    >>> nodes["support"].iloc[1:].between(0, 1).all().item()
+    True
     """
     keys = Keys(key)
     run = "hdtree_sc.tl.tree(adata, model)"
