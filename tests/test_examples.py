@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib.util
 import inspect
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
@@ -13,38 +14,45 @@ from helpers import QUIET
 import hdtree_sc as ht
 
 SPACES = ("tl", "pl", "get", "metrics", "datasets")
-FUNCTIONS = {f"{space}.{name}": getattr(getattr(ht, space), name) for space in SPACES for name in getattr(ht, space).__all__}
-CLASSES = {name: getattr(ht, name) for name in ("HDTree", "BranchedDiffusion", "TreeVAE", "Tree")}
+FUNCTIONS = {
+    f"{space}.{name}": getattr(getattr(ht, space), name) for space in SPACES for name in getattr(ht, space).__all__
+}
+MODELS = ("HDTree", "BranchedDiffusion", "TreeVAE")
 EXTRAS = {"tl.to_cellrank": "cellrank", "get.treedata": "treedata"}
 """Functions that hand over to a package of an extra."""
 GENERATOR = {"max_epochs": 2, "n_hidden": 32, "n_blocks": 1}
 
 
-def methods() -> dict[str, object]:
-    """Methods of the classes with examples, each under the first class that has it."""
-    found: dict[object, str] = {}
-    for owner, cls in CLASSES.items():
-        for name in dir(cls):
-            member = inspect.getattr_static(cls, name)
-            function = getattr(member, "__func__", getattr(member, "fget", member))
-            if not name.startswith("_") and ">>>" in (inspect.getdoc(function) or ""):
-                found.setdefault(function, f"{owner}.{name}")
-    return {name: function for function, name in found.items()}
+def methods(owner: str) -> dict[str, Any]:
+    """Members with examples, by name, that a class of this package defines and no model named before it has."""
+    found = {}
+    for name in dir(getattr(ht, owner)):
+        member = inspect.getattr_static(getattr(ht, owner), name)
+        function = inspect.unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
+        ours = str(getattr(function, "__module__", "")).startswith("hdtree_sc")
+        if ours and not name.startswith("_") and ">>>" in (inspect.getdoc(function) or ""):
+            found[name] = function
+    for earlier in MODELS[: MODELS.index(owner)] if owner in MODELS else ():
+        found = {name: function for name, function in found.items() if methods(earlier).get(name) is not function}
+    return found
 
 
-DOCUMENTED = FUNCTIONS | CLASSES | methods()
-
-
-def system_of(name: str) -> str:
-    """Class of the model that an example calls `model`."""
-    owner = "BranchedDiffusion" if name == "pl.branch_points" else name.split(".")[0]
-    return owner if owner in ("BranchedDiffusion", "TreeVAE") else "HDTree"
+def failures(documented: object, name: str, known: dict[str, Any]) -> str:
+    """What does not print what an example says, in doctest's words; empty if all do."""
+    said: list[str] = []
+    example = doctest.DocTestParser().get_doctest(inspect.getdoc(documented), known, name, None, None)
+    try:
+        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS).run(example, out=said.append)
+    finally:
+        plt.close("all")
+    return "".join(said)
 
 
 @pytest.fixture(scope="module")
 def systems(fitted, labelled, tmp_path_factory):
-    """Folder of a saved model of each class that can generate, hardly trained where it is not the shared one, and its
-    cells.
+    """A maker of what examples begin with: cells and a model of some class that can generate.
+
+    Models other than the shared one are hardly trained.
     """
     import scvi
 
@@ -52,10 +60,10 @@ def systems(fitted, labelled, tmp_path_factory):
     cells = {"HDTree": fitted[1].copy(), "BranchedDiffusion": labelled.copy(), "TreeVAE": labelled.copy()}
     fitted[0].save(folder / "fitted")
     models = {"HDTree": ht.HDTree.load(folder / "fitted", cells["HDTree"])}
-    for name in ("BranchedDiffusion", "TreeVAE"):
+    for name in MODELS[1:]:
         scvi.settings.seed = 0
-        CLASSES[name].setup_anndata(cells[name], labels_key="cell_type")
-        models[name] = CLASSES[name](cells[name], n_hidden=32)
+        getattr(ht, name).setup_anndata(cells[name], labels_key="cell_type")
+        models[name] = getattr(ht, name)(cells[name], n_hidden=32)
         several = {"diffusion_kwargs": GENERATOR} if name == "BranchedDiffusion" else {}
         models[name].train(max_epochs=10, **several, **QUIET)
     for name in ("HDTree", "TreeVAE"):
@@ -63,13 +71,18 @@ def systems(fitted, labelled, tmp_path_factory):
     for name, model in models.items():
         model.save(folder / name)
     ht.tl.pseudotime(cells["HDTree"], root_key="cell_type", root_value="Neuroblast_ASG_AWA")
-    return folder, cells
+
+    def made(name: str) -> dict[str, Any]:
+        adata = cells[name].copy()
+        return {"adata": adata, "model": getattr(ht, name).load(folder / name, adata)}
+
+    return made
 
 
 @pytest.fixture
-def one_epoch(monkeypatch):
-    """Every training ends after one pass."""
-    from lightning.pytorch import Trainer
+def bounded(tmp_path, monkeypatch):
+    """A folder to write to, and trainings that end after one pass."""
+    from scvi.train import Trainer
 
     make = Trainer.__init__
 
@@ -77,6 +90,7 @@ def one_epoch(monkeypatch):
         make(self, **(kwargs | {"max_epochs": 1, "check_val_every_n_epoch": 1, "enable_progress_bar": False}))
 
     monkeypatch.setattr(Trainer, "__init__", short)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -84,21 +98,28 @@ def test_every_public_function_has_an_example(name):
     assert "Examples\n--------\n>>> " in (inspect.getdoc(FUNCTIONS[name]) or "")
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
-def test_examples_run_and_print_what_they_promise(name, systems, one_epoch, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_examples_of_functions_print_what_they_say(name, systems):
     if name in EXTRAS and importlib.util.find_spec(EXTRAS[name]) is None:
         pytest.skip(f"{EXTRAS[name]} is not installed")
-    monkeypatch.chdir(tmp_path)
-    folder, cells = systems
-    system = system_of(name)
-    known = {"Tree": ht.Tree}
-    if name not in CLASSES:
-        known["adata"] = cells[system].copy()
-        known["model"] = CLASSES[system].load(folder / system, known["adata"])
-    example = doctest.DocTestParser().get_doctest(inspect.getdoc(DOCUMENTED[name]), known, name, None, None)
-    said: list[str] = []
-    try:
-        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS).run(example, out=said.append)
-    finally:
-        plt.close("all")
-    assert not said, "".join(said)
+    known = systems("BranchedDiffusion" if name == "pl.branch_points" else "HDTree")
+    if wrong := failures(FUNCTIONS[name], name, known):
+        pytest.fail(wrong, pytrace=False)
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("owner", MODELS)
+def test_examples_of_models_and_their_methods_print_what_they_say(owner, systems, worm, monkeypatch):
+    monkeypatch.setattr(ht.datasets, "celegans", worm.copy)  # fewer cells and genes
+    found = methods(owner)
+    assert found
+    wrong = failures(getattr(ht, owner), owner, {})
+    wrong += "".join(failures(method, f"{owner}.{name}", systems(owner)) for name, method in found.items())
+    if wrong:
+        pytest.fail(wrong, pytrace=False)
+
+
+def test_examples_of_trees_print_what_they_say():
+    assert failures(ht.Tree, "Tree", {"Tree": ht.Tree}) == ""
+    assert "".join(failures(method, name, {"Tree": ht.Tree}) for name, method in methods("Tree").items()) == ""

@@ -60,6 +60,11 @@ def integrate(
     ValueError
         If the method is unknown, or the way of ``"ancestral"`` leads up: noise is added with
         ``alpha_sigma``, not integrated.
+
+    References
+    ----------
+    Ho et al., arXiv 2006.11239 (ancestral); Song et al., arXiv 2010.02502 (DDIM); Lu et al., arXiv 2211.01095
+    (DPM-Solver++).
     """
     if method not in METHODS:
         msg = f"method: {method!r} is none of {', '.join(METHODS)}."

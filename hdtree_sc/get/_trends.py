@@ -141,6 +141,11 @@ def trend_test(expression: Expression, plan: Design, genes: NDArray[np.int64]) -
         The design.
     genes
         Columns to test.
+
+    References
+    ----------
+    Score test: Rao, Proc. Camb. Phil. Soc. 44, 50 (1948). Trends of counts: Van den Berge et al. (tradeSeq), Nat.
+    Commun. 11, 1201 (2020).
     """
     parts = []
     n_batches = int(plan.batch.max()) + 1

@@ -65,6 +65,10 @@ def clustering_accuracy(labels: ArrayLike, clusters: ArrayLike) -> float:
     ValueError
         Missing entries, no cells, or different lengths.
 
+    References
+    ----------
+    Kuhn, The Hungarian method for the assignment problem, Nav. Res. Logist. Q. 2, 83 (1955).
+
     Examples
     --------
     >>> import hdtree_sc as ht

@@ -52,6 +52,10 @@ def cophenetic_correlation(
     ValueError
         Fewer than three shared leaves, a table that is not square, not symmetric or not finite, or an unknown method.
 
+    References
+    ----------
+    Sokal and Rohlf, The comparison of dendrograms by objective methods, Taxon 11, 33 (1962).
+
     Examples
     --------
     >>> import hdtree_sc as ht

@@ -43,6 +43,10 @@ def dendrogram_purity(tree: Tree, leaf: Sequence[str] | NDArray[np.object_], lab
     ValueError
         Missing labels, no cells, or different lengths.
 
+    References
+    ----------
+    Heller and Ghahramani, Bayesian hierarchical clustering, ICML (2005).
+
     Examples
     --------
     >>> import hdtree_sc as ht

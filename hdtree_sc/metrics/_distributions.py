@@ -34,6 +34,10 @@ def frechet_distance(X: ArrayLike, Y: ArrayLike) -> float:
     ValueError
         Fewer than two cells, coordinates that are not finite, or different dimensions.
 
+    References
+    ----------
+    Dowson and Landau, J. Multivar. Anal. 12, 450 (1982); FID: Heusel et al., arXiv 1706.08500 (2017).
+
     Examples
     --------
     >>> import hdtree_sc as ht
@@ -73,6 +77,10 @@ def mmd2(X: ArrayLike, Y: ArrayLike, scales: Sequence[float] = (0.25, 0.5, 1.0, 
     ------
     ValueError
         Fewer than two cells, coordinates that are not finite, different dimensions, or scales that are not positive.
+
+    References
+    ----------
+    Gretton et al., A kernel two-sample test, J. Mach. Learn. Res. 13, 723 (2012).
 
     Examples
     --------

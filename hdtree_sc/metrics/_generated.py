@@ -52,6 +52,10 @@ def classifier_auc(X: ArrayLike, Y: ArrayLike, *, n_estimators: int = 200, n_spl
         Fewer cells than folds in a sample, coordinates that are not finite, different dimensions, or fewer than two
         folds.
 
+    References
+    ----------
+    Lopez-Paz and Oquab, Revisiting classifier two-sample tests, arXiv 1610.06545 (2017).
+
     Examples
     --------
     >>> import hdtree_sc as ht

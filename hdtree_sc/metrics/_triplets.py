@@ -49,6 +49,10 @@ def triplet_accuracy(
     ValueError
         Fewer than three shared leaves, or none of their triplets is resolved in `tree_a`.
 
+    References
+    ----------
+    Triplets correct: Jones et al. (Cassiopeia), Genome Biol. 21, 92 (2020).
+
     Examples
     --------
     >>> import hdtree_sc as ht

@@ -40,6 +40,10 @@ class PathConditioner(nn.Module):
     ------
     ValueError
         If the gate is unknown.
+
+    References
+    ----------
+    Tseng et al., arXiv 2212.10777 (gates of branched diffusion); TreeDiffusion, arXiv 2410.16910 (whole path).
     """
 
     parent: torch.Tensor

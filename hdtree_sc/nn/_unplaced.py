@@ -40,6 +40,10 @@ class UnplacedScore(nn.Module):
         Number of principal components.
     is_count
         Whether values are counts.
+
+    References
+    ----------
+    Conformal p-values: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005).
     """
 
     landmarks: torch.Tensor

@@ -109,6 +109,12 @@ def compare_conditions(
         If there are fewer than two conditions, the reference is none of them, a condition has fewer than two samples,
         or an argument is out of range.
 
+    References
+    ----------
+    Williams, J. R. Stat. Soc. C 31, 144 (1982), for the weights of samples; Smyth, Stat. Appl. Genet. Mol. Biol. 3 (3)
+    (2004), for the moderated variances; Lund et al., Stat. Appl. Genet. Mol. Biol. 11 (5) (2012), for the
+    quasi-likelihood test.
+
     Examples
     --------
     >>> import hdtree_sc as ht

@@ -136,6 +136,10 @@ def moderated_t(
         Log expression, (n_samples, n_genes).
     design
         ``(n_samples, n_columns)``.
+
+    References
+    ----------
+    Smyth, Linear models and empirical Bayes methods, Stat. Appl. Genet. Mol. Biol. 3 (3) (2004).
     """
     inverse = np.linalg.pinv(design)
     beta = inverse @ values

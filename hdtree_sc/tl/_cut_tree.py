@@ -85,6 +85,11 @@ def cut_tree(
         If ``n_leaves``, ``min_cells``, ``resolution`` or ``n_neighbors`` are out of range, the tree of ``reference`` is
         another one, or a query is to be cut by its cells and no ``reference`` is given.
 
+    References
+    ----------
+    Cost-complexity pruning: Breiman et al., Classification and Regression Trees (1984). Modularity: Newman and Girvan,
+    Phys. Rev. E 69, 026113 (2004). Leiden: Traag et al., Sci. Rep. 9, 5233 (2019).
+
     Examples
     --------
     >>> import hdtree_sc as ht

@@ -99,7 +99,12 @@ def share_below(null: Points, values: Points) -> Points:
 
 
 def combined(p: Points) -> float:
-    """One p-value of several: Fisher's or Simes', whichever is lower, times two."""
+    """One p-value of several: Fisher's or Simes', whichever is lower, times two.
+
+    References
+    ----------
+    Fisher, Statistical Methods for Research Workers (1932); Simes, Biometrika 73, 751 (1986).
+    """
     from scipy.stats import combine_pvalues
 
     if len(p) < 2:

@@ -50,6 +50,11 @@ def compare_shares(
     Returns
     -------
     Two-sided p-values, (m,); NaN where samples are too few, or a fit did not settle.
+
+    References
+    ----------
+    Williams, Extra-binomial variation in logistic linear models, J. R. Stat. Soc. C 31, 144 (1982). Moderated
+    dispersion in a quasi-likelihood F test: Lund et al., Stat. Appl. Genet. Mol. Biol. 11 (5) (2012).
     """
     k, n = np.asarray(counts, float), np.asarray(totals, float)
     null = (block[:, None] == np.unique(block)).astype(float)
@@ -155,6 +160,10 @@ def squeeze(
         Their residual degrees of freedom, (m,).
     use
         Those that tell what is usual, (m,).
+
+    References
+    ----------
+    Smyth, Linear models and empirical Bayes methods, Stat. Appl. Genet. Mol. Biol. 3 (3) (2004), section 6.2.
     """
     floor = 1e-5 * max(float(np.median(variance[use])), 1e-12)
     log = np.log(np.maximum(variance[use], floor)) - digamma(df[use] / 2.0) + np.log(df[use] / 2.0)

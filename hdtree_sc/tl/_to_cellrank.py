@@ -74,6 +74,11 @@ def to_cellrank(
     ValueError
         If ``threshold_scheme`` is unknown or ``frac_to_keep`` is no share.
 
+    References
+    ----------
+    CellRank: Lange et al., Nat. Methods 19, 159 (2022). Palantir: Setty et al., Nat. Biotechnol. 37, 451 (2019). VIA:
+    Stassen et al., Nat. Commun. 12, 5528 (2021).
+
     Examples
     --------
     >>> import hdtree_sc as ht

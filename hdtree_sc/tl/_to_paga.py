@@ -65,6 +65,10 @@ def to_paga(adata: AnnData, key: str = "hdtree", *, groupby: str | None = None, 
     ValueError
         If the groups are not nodes of the tree, or lie within each other.
 
+    References
+    ----------
+    Wolf et al. (PAGA), Genome Biol. 20, 59 (2019).
+
     Examples
     --------
     >>> import hdtree_sc as ht

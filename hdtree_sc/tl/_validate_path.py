@@ -173,6 +173,11 @@ def validate_path(
     ValueError
         If a node does not exist, or ``n_cells``, ``n_null``, ``alpha``, ``basis`` or ``withheld`` make no sense.
 
+    References
+    ----------
+    Energy distance: Szekely and Rizzo, J. Stat. Plan. Inference 143, 1249 (2013). Combined p-values: Fisher (1932);
+    Simes, Biometrika 73, 751 (1986).
+
     Examples
     --------
     >>> import hdtree_sc as ht

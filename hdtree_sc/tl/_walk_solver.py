@@ -72,6 +72,10 @@ def solve_walk(
     ``1 - step`` is positive and its row sums are these numbers. So they are solved for as well, and the product is the
     bound. Iteration is BiCGSTAB with a two-grid preconditioner: Gauss-Seidel in the order of the rows, and equations of
     aggregates, in which each state has joined the neighbour that it steps to most.
+
+    References
+    ----------
+    BiCGSTAB: van der Vorst, SIAM J. Sci. Stat. Comput. 13, 631 (1992).
     """
     n = step.shape[0]
     stay = (sparse.identity(n, format="csr") - step).tocsr()

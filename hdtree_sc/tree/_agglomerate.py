@@ -75,6 +75,11 @@ def link_linkage(links: NDArray[np.float64], centroids: NDArray[np.floating]) ->
     Returns
     -------
     Linkage with non-decreasing heights ``log(1 + 1 / ratio)``.
+
+    References
+    ----------
+    Paris: Bonald, Charpentier, Galland and Hollocou, Hierarchical graph clustering using node pair sampling, arXiv
+    1806.01664 (2018); here with a little weight between groups that no link joins.
     """
     m = len(links)
     out = np.empty((m - 1, 4))
@@ -222,6 +227,10 @@ def ward_linkage(centroids: NDArray[np.floating], sizes: NDArray[np.number]) -> 
     Returns
     -------
     Linkage; heights are the square root of twice the growth in scatter, as SciPy's.
+
+    References
+    ----------
+    Ward, Hierarchical grouping to optimize an objective function, J. Am. Stat. Assoc. 58, 236 (1963).
     """
     m = len(sizes)
     out = np.empty((m - 1, 4))

@@ -1,0 +1,47 @@
+"""Parameters that many public functions have in common, described once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+HEADER = "Parameters\n----------\n"
+SHARED = {
+    "alpha": "Opacity of the cells.",
+    "basis": '``"umap"`` or ``"X_umap"``; default: the model\'s own map ``X_<key>_2d``.',
+    "cmap": "Colour map for numbers.",
+    "copy": "Whether to annotate and return a copy.",
+    "figsize": "Inches.",
+    "key": "Key of the tree.",
+    "layer": "Layer to read the gene from.",
+    "legend_fontsize": "Points.",
+    "palette": "Colours of the categories, see :func:`hdtree_sc.pl.tree`.",
+    "show": "Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.",
+    "size": "Area of a cell in points squared; default: by the number of cells.",
+    "use_raw": "Read the gene from ``adata.raw``; default: where it is there and no layer is named.",
+    "vmin, vmax": "Ends of the colour scale; default: the smallest and largest value of a cell.",
+}
+
+
+def shared_params(function: F) -> F:
+    """Describe the parameters that a docstring leaves out and :data:`SHARED` has, in the order of the signature."""
+    doc = inspect.getdoc(function)
+    if doc is None:  # python -OO
+        return function
+    before, after = doc.split(HEADER)
+    described, blank, after = after.partition("\n\n")
+    # an entry is a line of names and the indented lines below it
+    entries = SHARED_ENTRIES | {entry.split("\n")[0]: entry for entry in re.split(r"\n(?=\S)", described)}
+    of_name = {name.lstrip("*"): entry for names, entry in entries.items() for name in names.split(", ")}
+    wanted = dict.fromkeys(of_name[name] for name in inspect.signature(function).parameters if name in of_name)
+    function.__doc__ = before + HEADER + "\n".join(wanted) + blank + after
+    return function
+
+
+SHARED_ENTRIES = {names: f"{names}\n    {text}" for names, text in SHARED.items()}
