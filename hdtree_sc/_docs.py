@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    F = TypeVar("F", bound=Callable[..., Any])
+Function = TypeVar("Function", bound="Callable[..., Any]")
 
 HEADER = "Parameters\n----------\n"
 SHARED = {
@@ -21,7 +21,7 @@ SHARED = {
     "key": "Key of the tree.",
     "layer": "Layer to read the gene from.",
     "legend_fontsize": "Points.",
-    "palette": "Colours of the categories, see :func:`hdtree_sc.pl.tree`.",
+    "palette": "Colours of the categories, see `tree`.",
     "show": "Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.",
     "size": "Area of a cell in points squared; default: by the number of cells.",
     "use_raw": "Read the gene from ``adata.raw``; default: where it is there and no layer is named.",
@@ -29,19 +29,16 @@ SHARED = {
 }
 
 
-def shared_params(function: F) -> F:
-    """Describe the parameters that a docstring leaves out and :data:`SHARED` has, in the order of the signature."""
-    doc = inspect.getdoc(function)
-    if doc is None:  # python -OO
+def shared_params(function: Function) -> Function:
+    """Complete a docstring: parameters that it leaves out are described as in :data:`SHARED`, in the order of arguments."""
+    if function.__doc__ is None:  # python -OO
         return function
-    before, after = doc.split(HEADER)
-    described, blank, after = after.partition("\n\n")
+    before, after = inspect.cleandoc(function.__doc__).split(HEADER)
+    own, blank, after = after.partition("\n\n")
+    entries = {names: f"{names}\n    {text}" for names, text in SHARED.items()}
     # an entry is a line of names and the indented lines below it
-    entries = SHARED_ENTRIES | {entry.split("\n")[0]: entry for entry in re.split(r"\n(?=\S)", described)}
-    of_name = {name.lstrip("*"): entry for names, entry in entries.items() for name in names.split(", ")}
-    wanted = dict.fromkeys(of_name[name] for name in inspect.signature(function).parameters if name in of_name)
-    function.__doc__ = before + HEADER + "\n".join(wanted) + blank + after
+    entries |= {entry.split("\n")[0]: entry for entry in re.split(r"\n(?=\S)", own)}
+    entry_of = {name.lstrip("*"): entry for names, entry in entries.items() for name in names.split(", ")}
+    parameters = dict.fromkeys(entry_of[name] for name in inspect.signature(function).parameters if name in entry_of)
+    function.__doc__ = before + HEADER + "\n".join(parameters) + blank + after
     return function
-
-
-SHARED_ENTRIES = {names: f"{names}\n    {text}" for names, text in SHARED.items()}

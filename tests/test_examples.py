@@ -20,7 +20,7 @@ FUNCTIONS = {
 MODELS = ("HDTree", "BranchedDiffusion", "TreeVAE")
 EXTRAS = {"tl.to_cellrank": "cellrank", "get.treedata": "treedata"}
 """Functions that hand over to a package of an extra."""
-GENERATOR = {"max_epochs": 2, "n_hidden": 32, "n_blocks": 1}
+GENERATOR = {"max_epochs": 1, "n_hidden": 32, "n_blocks": 1}
 
 
 def methods(owner: str) -> dict[str, Any]:
@@ -50,29 +50,35 @@ def failures(documented: object, name: str, known: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def systems(fitted, labelled, tmp_path_factory):
-    """A maker of what examples begin with: cells and a model of some class that can generate.
+    """A maker of what examples begin with: cells, and a model of some class that can generate.
 
-    Models other than the shared one are hardly trained.
+    The generators, and models other than the shared one, are hardly trained, when they are first asked for.
     """
-    import scvi
-
     folder = tmp_path_factory.mktemp("examples")
-    cells = {"HDTree": fitted[1].copy(), "BranchedDiffusion": labelled.copy(), "TreeVAE": labelled.copy()}
-    fitted[0].save(folder / "fitted")
-    models = {"HDTree": ht.HDTree.load(folder / "fitted", cells["HDTree"])}
-    for name in MODELS[1:]:
+    cells: dict[str, Any] = {}
+
+    def trained(name: str) -> None:
+        import scvi
+
         scvi.settings.seed = 0
-        getattr(ht, name).setup_anndata(cells[name], labels_key="cell_type")
-        models[name] = getattr(ht, name)(cells[name], n_hidden=32)
-        several = {"diffusion_kwargs": GENERATOR} if name == "BranchedDiffusion" else {}
-        models[name].train(max_epochs=10, **several, **QUIET)
-    for name in ("HDTree", "TreeVAE"):
-        models[name].train_diffusion(**GENERATOR, **QUIET)
-    for name, model in models.items():
+        if name == "HDTree":
+            cells[name] = fitted[1].copy()
+            ht.tl.pseudotime(cells[name], root_key="cell_type", root_value="Neuroblast_ASG_AWA")
+            fitted[0].save(folder / "fitted")
+            model = ht.HDTree.load(folder / "fitted", cells[name])
+        else:
+            cells[name] = labelled.copy()
+            getattr(ht, name).setup_anndata(cells[name], labels_key="cell_type")
+            model = getattr(ht, name)(cells[name], n_hidden=32)
+            several = {"diffusion_kwargs": GENERATOR} if name == "BranchedDiffusion" else {}
+            model.train(max_epochs=5, **several, **QUIET)
+        if name != "BranchedDiffusion":
+            model.train_diffusion(**GENERATOR, **QUIET)
         model.save(folder / name)
-    ht.tl.pseudotime(cells["HDTree"], root_key="cell_type", root_value="Neuroblast_ASG_AWA")
 
     def made(name: str) -> dict[str, Any]:
+        if name not in cells:
+            trained(name)
         adata = cells[name].copy()
         return {"adata": adata, "model": getattr(ht, name).load(folder / name, adata)}
 
@@ -98,6 +104,14 @@ def test_every_public_function_has_an_example(name):
     assert "Examples\n--------\n>>> " in (inspect.getdoc(FUNCTIONS[name]) or "")
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_parameter_of_a_public_function_is_described(name):
+    doc = inspect.getdoc(FUNCTIONS[name]) or ""
+    _, _, after = doc.partition("Parameters\n----------\n")
+    described = {one for line in after.split("\n\n")[0].split("\n") if line[:1].strip() for one in line.split(", ")}
+    assert described == set(inspect.signature(FUNCTIONS[name]).parameters)
+
+
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_examples_of_functions_print_what_they_say(name, systems):
@@ -108,6 +122,7 @@ def test_examples_of_functions_print_what_they_say(name, systems):
         pytest.fail(wrong, pytrace=False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("owner", MODELS)
 def test_examples_of_models_and_their_methods_print_what_they_say(owner, systems, worm, monkeypatch):

@@ -22,6 +22,7 @@ LIGHT_NAMES = "ht.tl, ht.pl, ht.get, ht.metrics, ht.datasets, ht.Tree"
 # Which rooms of the package a room may import (itself always); `diffusion` and `nn` are pure torch and import none.
 ROOMS: dict[str, set[str]] = {
     "_disk": set(),
+    "_docs": set(),
     "_errors": set(),
     "_keys": set(),
     "nn": set(),
@@ -35,8 +36,8 @@ ROOMS: dict[str, set[str]] = {
     "get": {"_disk", "_errors", "_keys", "tree"},
     "metrics": {"_errors", "_keys", "tree"},
     "datasets": {"_errors", "_keys", "tree"},
-    "pl": {"_errors", "_keys", "tree", "get"},
-    "tl": {"_errors", "_keys", "tree", "graph", "get", "data", "metrics"},
+    "pl": {"_docs", "_errors", "_keys", "tree", "get"},
+    "tl": {"_docs", "_errors", "_keys", "tree", "graph", "get", "data", "metrics"},
 }
 # What stands above all rooms: the lazy top level and programs.
 ABOVE = {"__init__", "demo"}
@@ -44,6 +45,7 @@ ABOVE = {"__init__", "demo"}
 # Other packages: a room of the first table may import those and the standard library, one of the second all but those.
 ONLY: dict[str, set[str]] = {
     "_disk": {"anndata", "h5py"},
+    "_docs": set(),
     "_errors": {"numpy", "pandas", "scipy"},
     "_keys": set(),
     "tree": {"networkx", "numpy", "pandas", "scipy"},

@@ -1,4 +1,4 @@
-"""How much noise at which time, told in one number: the noise level ``h = -log SNR``."""
+"""How much noise at which time, as one number: the noise level ``h = -log SNR``."""
 
 from __future__ import annotations
 

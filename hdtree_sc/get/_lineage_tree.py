@@ -139,10 +139,10 @@ def _of_groups(adata: AnnData, stones: pd.DataFrame, groupby: str, key: str) -> 
         rows += [(names[one], up, float(time.iloc[one]), int(held[one])) for one in here]
         # what comes later comes from the group that stands here alone, or from the milestone
         above[node] = len(rows) - 1 if len(here) == 1 else up
-    labels, parents, told, own = zip(*rows, strict=True)
+    labels, parents, times, own = zip(*rows, strict=True)
     tree = Tree(labels, parents)
     row = pd.Index(labels).get_indexer(tree.nodes)
     return Tree(
-        tree.nodes, tree.parents, lengths=_lengths(tree, np.array(told)[row]),
+        tree.nodes, tree.parents, lengths=_lengths(tree, np.array(times)[row]),
         n_cells=subtree_sums(tree, np.array(own)[row]),
     )  # fmt: skip

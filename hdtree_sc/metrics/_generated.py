@@ -25,7 +25,7 @@ _BLOCK = 2048  # cells made dense at a time
 
 
 def classifier_auc(X: ArrayLike, Y: ArrayLike, *, n_estimators: int = 200, n_splits: int = 3, seed: int = 0) -> float:
-    """How well a random forest tells cells of one sample from those of the other: area under the ROC curve.
+    """How well a random forest distinguishes the cells of two samples: area under the ROC curve.
 
     0.5 if it cannot, 1 if it always does. Each cell is judged by a forest that has not seen it, and the areas of the
     folds are averaged. A copy of a cell in the other sample misleads the forest: samples that share cells fall below

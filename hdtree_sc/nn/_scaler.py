@@ -17,8 +17,8 @@ class ExpressionScaler(nn.Module):
     """Size-normalise and log counts, then centre all features and divide them by one number; principal components.
 
     In one unit for all, a feature weighs as much as it varies: what is hardly ever on is mostly noise, and a cell's
-    neighbours are then the right ones. How far cells have come is told better by standardised features, of which each
-    weighs the same, so that the principal components of those are kept too.
+    neighbours are then the right ones. How far cells have come is measured better by standardised features, of which
+    each weighs the same, so that the principal components of those are kept too.
 
     Parameters
     ----------

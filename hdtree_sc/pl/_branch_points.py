@@ -36,7 +36,7 @@ def branch_points(
 
     From the left, data without noise, each class has a line of its own; where lines meet the classes are one, up to
     noise alone at the right. What is drawn in grey is shared: sampled once for all its classes, and the same for a cell
-    that is carried from one of them to another.
+    that is transported from one of them to another.
 
     Parameters
     ----------

@@ -89,7 +89,7 @@ def gene_trends(
         Knots of the splines.
     level
         Of the confidence band. It is pointwise, and knows the noise of cells, not that of the pseudotime (see
-        ``n_boot`` of :func:`hdtree_sc.tl.pseudotime`) nor that of donors.
+        ``n_boot`` of :func:`hdtree_sc.tl.pseudotime`) nor that of individuals.
     dots
         Whether to draw cells, at most 2,000 of a path; default: for one path.
     palette

@@ -50,7 +50,7 @@ def tree(
     """Draw the tree: nodes sized by their cells, edges as wide as the cells that take them.
 
     A category gives pies, a number or a gene gives the mean of each node, and nothing gives one colour to each big
-    branch. A leaf is labelled with its most frequent type and that type's share, so that mixed leaves can be told.
+    branch. A leaf is labelled with its most frequent type and that type's share, so that mixed leaves can be seen.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class Contrast:
     treated: NDArray[np.bool_]
     """Whether each sample is of the condition, (n_samples,)."""
     block: NDArray[np.int64]
-    """Donor of each sample, if donors have samples of both; else 0, (n_samples,)."""
+    """Individual that each sample is from, if some have samples of both; else 0, (n_samples,)."""
 
 
 def compare_conditions(
@@ -67,7 +67,7 @@ def compare_conditions(
     condition_key
         ``obs`` column of conditions; cells without a value are left out.
     sample_key
-        ``obs`` column of samples, animals or donors. Where the same one has cells of both conditions, its two samples
+        ``obs`` column of samples or individuals. Where the same one has cells of both conditions, its two samples
         are compared as a pair. Two or more per condition are needed.
     key
         Key of the tree.
@@ -199,11 +199,11 @@ def _contrast(
     pairs, which = np.unique(np.column_stack([sample, condition])[used], axis=0, return_inverse=True)
     unit = np.full(len(condition), -1, dtype=np.int64)
     unit[used] = which.ravel()
-    donors, n_samples = np.unique(pairs[:, 0], return_counts=True)
+    individuals, n_samples = np.unique(pairs[:, 0], return_counts=True)
     paired = n_samples == 2
-    # donors with one condition only share a block: they are compared with each other
-    block_of = np.where(paired, np.arange(len(donors)) + 1, 0)
-    block = block_of[np.searchsorted(donors, pairs[:, 0])]
+    # individuals with one condition only share a block: they are compared with each other
+    block_of = np.where(paired, np.arange(len(individuals)) + 1, 0)
+    block = block_of[np.searchsorted(individuals, pairs[:, 0])]
     return Contrast(names[treated], names[base], unit, pairs[:, 1] == treated, block)
 
 

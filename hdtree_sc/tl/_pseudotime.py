@@ -72,7 +72,7 @@ def pseudotime(
         Seed of the replicates.
     disconnected
         What to do with data that fall into parts: groups of leaves between which there are only bridges, or too few
-        stray links for any two leaves to be neighbours. ``"bridge"``: one order over these; a warning says so.
+        spurious edges for any two leaves to be neighbours. ``"bridge"``: one order over these; a warning says so.
         ``"separate"``: each part has an order of its own from 0 to 1, the root's part from the root, the others from
         the cell at which the way from the root enters them.
     method
@@ -116,8 +116,8 @@ def pseudotime(
     of ``n_boot`` one. Replicates run over the links that :func:`lineage_graph` trusts, whatever the method.
 
     A bootstrap sees the scatter of an estimate and not its bias: pseudotime measures change of expression, which need
-    not be in proportion to time, and no resampling of cells can tell. On simulated trees the 95 % interval of a cell's
-    rank held the true rank of 48 to 87 % of the cells, and wide intervals were where errors were large (rank
+    not be in proportion to time, and no resampling of cells can correct that. On simulated trees the 95 % interval of a
+    cell's rank held the true rank of 48 to 87 % of the cells, and wide intervals were where errors were large (rank
     correlation 0.2 to 0.7).
 
     Examples

@@ -49,12 +49,12 @@ def retained_signal(
 ) -> pd.DataFrame:
     """How much of what is not type a transmutation keeps of its cells, beside how much there could be.
 
-    A transmuted cell should still tell what its source cell was apart from its type: its time, donor or condition.
+    A transmuted cell should still show what its source cell was apart from its type: its time, donor or condition.
     Whether it does is asked of a predictor that has only seen real cells of the target type: ridge regression for
     numbers, logistic regression with balanced classes for categories, both on principal components of the
     log-normalised expression. What it predicts of a transmuted cell is compared with what the source cell was.
 
-    A covariate that can not be read off real target cells can not be found in transmuted ones either, so that
+    A covariate that cannot be read off real target cells cannot be found in transmuted ones either, so that
     ``retained`` means something only beside ``ceiling``. It may lie above it where the source cells span more of
     a covariate than the target cells do, and a covariate that follows from the type by the design of the
     experiment is no evidence of either.

@@ -62,7 +62,7 @@ def link_linkage(links: NDArray[np.float64], centroids: NDArray[np.floating]) ->
     """Merge the pair of groups with the most links for their degrees, again and again.
 
     Average linkage on observed over expected links: it follows where cells are dense, so a group may be of any shape,
-    and it does not ask how many cells a micro-code holds. Groups without any link are told apart by a vanishing
+    and it does not ask how many cells a micro-code holds. Groups without any link are distinguished by a vanishing
     amount of kernel mass between their centroids, so one tree always results.
 
     Parameters
@@ -111,7 +111,7 @@ FAR_SHARE = 0.2
 def information_linkage(
     links: NDArray[np.float64], centroids: NDArray[np.floating], sizes: NDArray[np.number], *, least: int = 1
 ) -> tuple[NDArray[np.int64], Linkage]:
-    r"""Merge the pair of groups whose cells' walks tell them apart least, again and again.
+    r"""Merge the pair of groups whose cells' walks differ least, again and again.
 
     Every group has a distribution :math:`P_i` of where a walk of eight steps that starts in it ends. Joining groups of
     masses :math:`p_i, p_j` loses the information :math:`(p_i + p_j)\,\mathrm{JS}(P_i, P_j)` on where a cell goes

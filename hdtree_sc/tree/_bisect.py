@@ -1,4 +1,4 @@
-"""Cut a set of micro-codes in two where it tells most about where walks over their links end."""
+"""Cut a set of micro-codes in two where the cut is most informative about where walks over their links end."""
 
 from __future__ import annotations
 
