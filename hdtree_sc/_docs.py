@@ -7,21 +7,20 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
 HEADER = "Parameters\n----------\n"
-SHARED = {
+PLOTS = {
     "alpha": "Opacity of the cells.",
     "basis": '``"umap"`` or ``"X_umap"``; default: the model\'s own map ``X_<key>_2d``.',
     "cmap": "Colour map for numbers.",
-    "copy": "Whether to annotate and return a copy.",
     "figsize": "Inches.",
     "key": "Key of the tree.",
     "layer": "Layer to read the gene from.",
     "legend_fontsize": "Points.",
-    "palette": "Colours of the categories, see `tree`.",
+    "palette": "Colours of the categories, see :func:`hdtree_sc.pl.tree`.",
     "show": "Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.",
     "size": "Area of a cell in points squared; default: by the number of cells.",
     "use_raw": "Read the gene from ``adata.raw``; default: where it is there and no layer is named.",
@@ -29,16 +28,26 @@ SHARED = {
 }
 
 
-def shared_params(function: Function) -> Function:
-    """Complete a docstring: parameters that it leaves out are described as in :data:`SHARED`, in the order of arguments."""
-    if function.__doc__ is None:  # python -OO
+def shared_params(shared: Mapping[str, str]) -> Callable[[Function], Function]:
+    """Complete a docstring: describe the parameters that it leaves out, in the order of the arguments.
+
+    Parameters
+    ----------
+    shared
+        Descriptions by name of the parameter; ``"a, b"`` describes two.
+    """
+
+    def completed(function: Function) -> Function:
+        if function.__doc__ is None:  # python -OO
+            return function
+        before, after = inspect.cleandoc(function.__doc__).split(HEADER)
+        own, blank, after = after.partition("\n\n")
+        entries = {names: f"{names}\n    {text}" for names, text in shared.items()}
+        # an entry is a line of names and the indented lines below it
+        entries |= {entry.split("\n")[0]: entry for entry in re.split(r"\n(?=\S)", own)}
+        entry_of = {name.lstrip("*"): entry for names, entry in entries.items() for name in names.split(", ")}
+        wanted = dict.fromkeys(entry_of[name] for name in inspect.signature(function).parameters if name in entry_of)
+        function.__doc__ = before + HEADER + "\n".join(wanted) + blank + after
         return function
-    before, after = inspect.cleandoc(function.__doc__).split(HEADER)
-    own, blank, after = after.partition("\n\n")
-    entries = {names: f"{names}\n    {text}" for names, text in SHARED.items()}
-    # an entry is a line of names and the indented lines below it
-    entries |= {entry.split("\n")[0]: entry for entry in re.split(r"\n(?=\S)", own)}
-    entry_of = {name.lstrip("*"): entry for names, entry in entries.items() for name in names.split(", ")}
-    parameters = dict.fromkeys(entry_of[name] for name in inspect.signature(function).parameters if name in entry_of)
-    function.__doc__ = before + HEADER + "\n".join(parameters) + blank + after
-    return function
+
+    return completed

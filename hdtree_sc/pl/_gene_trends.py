@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc.get._expression import Expression, gene_numbers, median_library
 from hdtree_sc.get._path_cells import path_cells
 from hdtree_sc.get._trends import design, trend_curves
@@ -33,6 +34,7 @@ MAX_DOTS = 2_000
 """Most cells of a path that are drawn as dots."""
 
 
+@shared_params(PLOTS)
 def gene_trends(
     adata: AnnData,
     path: PathLike | Mapping[str, PathLike] = None,
@@ -71,8 +73,6 @@ def gene_trends(
         default the newest path; or a mapping of names to several of them.
     genes
         Genes, one panel each.
-    key
-        The tree's key.
     color
         Column of ``obs`` that colours the cells of a single path; default: that in which it was searched, if any.
     layer
@@ -96,18 +96,10 @@ def gene_trends(
         Colours of the groups, or of the paths where there are several.
     size
         Area of a cell in points squared.
-    alpha
-        Opacity of the cells.
-    legend_fontsize
-        Points.
     title
         Of the figure; default: the two ends of the path.
-    figsize
-        Inches.
     ax
         Axes to draw on, for one gene.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------

@@ -10,6 +10,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc.get._expression import Expression, gene_numbers, median_library
 from hdtree_sc.get._path_cells import path_cells
 from hdtree_sc.get._trends import design, trend_curves, trend_test
@@ -33,6 +34,7 @@ MIN_CELLS = 10
 """Genes that fewer cells of the path express are not chosen."""
 
 
+@shared_params(PLOTS)
 def path_heatmap(
     adata: AnnData,
     path: PathLike = None,
@@ -68,8 +70,6 @@ def path_heatmap(
     path
         Table of :func:`hdtree_sc.tl.lineage_path`, its name in ``adata.uns[key]["paths"]``, or a list of nodes; by
         default the newest path.
-    key
-        The tree's key.
     n_genes
         How many genes to choose, those with the strongest evidence for a change.
     genes
@@ -95,16 +95,10 @@ def path_heatmap(
         Colour map.
     palette
         Colours of the groups.
-    legend_fontsize
-        Points.
     title
         Default: the two ends of the path.
-    figsize
-        Inches.
     ax
         Axes to draw on; the band goes above it.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc._errors import listing
 from hdtree_sc.get._expression import gene_columns
 from hdtree_sc.get._transmuted import Values, source_rows, transmuted_types, types_column
@@ -31,6 +32,7 @@ STEPS = ("source", "after", "target")
 """Names of the three distributions of a gene."""
 
 
+@shared_params(PLOTS)
 def transmutation(
     adata: AnnData,
     transmuted: AnnData,
@@ -90,10 +92,6 @@ def transmutation(
         Counts of a cell after the normalisation.
     palette
         Colours of the types, see `tree`.
-    size
-        Area of a cell in points squared; default: by the number of cells.
-    legend_fontsize
-        Points.
     title
         Of the map; default: the two types.
     figsize
@@ -102,8 +100,6 @@ def transmutation(
         Key of the model's fields.
     ax
         Axes to draw the map alone on, with `genes` not given or empty.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
