@@ -88,10 +88,9 @@ class TestRealCells:
         counts = worm_lineage.uns["hdtree"]["lineage"]["composition"]
         assert counts.to_numpy().sum() == obs["cell_type"].notna().sum()
 
-    def test_the_tree_of_types_has_progenitors_inside(self, worm_lineage):
+    def test_the_tree_of_types_holds_all_their_cells(self, worm_lineage):
         tree = ht.get.lineage_tree(worm_lineage, groupby="cell_type")
-        assert "ADL_parent" not in tree.leaves
-        assert "Neuroblast_ASG_AWA" in tree.path("ASG")
+        assert set(worm_lineage.obs["cell_type"].dropna()) <= set(tree.nodes)
         assert tree.n_cells[0] == worm_lineage.obs["cell_type"].notna().sum()
 
     def test_the_tree_counts_the_cells_that_are_there(self, worm_lineage):
@@ -144,6 +143,43 @@ class TestKnownTree:
     def test_the_order_is_that_of_the_simulation(self, branching):
         assert spearmanr(branching.obs["hdtree_pseudotime"], branching.obs["pt"])[0] > 0.9
 
+    def test_the_tree_of_groups_has_progenitors_inside(self, branching):
+        tree, truth = ht.get.lineage_tree(branching, groupby="branch"), true_tree(branching)
+        inner = set(truth.nodes) - set(truth.leaves)
+        assert not inner & set(tree.leaves)
+        held = [node for node in truth.nodes if node in tree.nodes]
+        mothers = [(truth.path(node)[-2], node) for node in held if len(truth.path(node)) > 1]
+        assert np.mean([mother in tree.path(node) for mother, node in mothers if mother in held]) >= 0.75
+
+    def test_fates_are_the_ends_of_the_lineage(self, branching):
+        out = ht.tl.fate_probabilities(branching, groupby="branch", copy=True)
+        truth, stones = true_tree(branching), stones_of(branching)
+        assert sorted(out.obsm["hdtree_fates"].columns) == sorted(stones.loc[stones["is_terminal"], "label"])
+        right = [
+            str(fate) in set(truth.leaves) & below(truth, branch)
+            for fate, branch in zip(out.obs["hdtree_fate"], out.obs["branch"].astype(str), strict=True)
+        ]
+        assert np.mean(right) > 0.8
+        # terminal cells are late ones of terminal milestones
+        terminal = out.obs["hdtree_terminal"].notna()
+        assert stones.loc[out.obs.loc[terminal, "hdtree_milestone"].astype(str), "is_terminal"].all()
+
+    def test_fates_need_no_lineage_tree_and_have_the_same_ends(self, branching):
+        alone = branching.copy()
+        del alone.uns["hdtree"]["lineage"]
+        ht.tl.pseudotime(alone, branching.uns["hdtree"]["lineage"]["params"]["root_cell"])
+        ht.tl.fate_probabilities(alone, groupby="branch")
+        assert set(alone.obsm["hdtree_fates"].columns) == set(true_tree(branching).leaves)
+
+    def test_a_path_goes_along_the_lineage(self, branching):
+        tips = true_tree(branching).leaves
+        path = ht.tl.lineage_path(branching, tips[0], tips[-1], groupby="branch")
+        stone = branching.obs.groupby("hdtree_leaf", observed=True)["hdtree_milestone"].agg(lambda s: s.mode().iloc[0])
+        above = stones_of(branching)["parent"]
+        way = [str(stone[node]) for node in path["node"] if node in stone.index]
+        for one, other in zip(way[:-1], way[1:], strict=True):
+            assert one == other or above[one] == other or above[other] == one
+
     def test_cells_of_one_line_have_one_end(self, branching):
         tree = true_tree(branching)
         part = branching[branching.obs["branch"].isin(tree.path(tree.leaves[0])).to_numpy()].copy()
@@ -154,6 +190,11 @@ class TestKnownTree:
 
 def true_tree(adata) -> ht.Tree:
     return ht.Tree.from_newick(adata.uns["tree_newick"])
+
+
+def below(tree: ht.Tree, branch: str) -> set[str]:
+    """Tips that cells of a branch can come to."""
+    return {tip for tip in tree.leaves if branch in tree.path(tip)}
 
 
 class TestOrder:

@@ -79,12 +79,22 @@ class Backbone:
 
         Links along the tree are free and those off it are lost: splits along a branch raise it, splits across lower it.
         """
-        total = self.links.sum()
-        along = np.eye(len(self.parent), dtype=bool)
+        total, degree = self.links.sum(), self.links.sum(1)
+        return float((self.links / total - np.outer(degree, degree) / total**2)[self.along].sum())
+
+    @property
+    def along(self) -> NDArray[np.bool_]:
+        """Pairs of milestones that are one, or joined by an edge of the tree, (m, m)."""
+        out = np.eye(len(self.parent), dtype=bool)
         child = np.flatnonzero(self.parent >= 0)
-        along[child, self.parent[child]] = along[self.parent[child], child] = True
-        degree = self.links.sum(1)
-        return float((self.links / total - np.outer(degree, degree) / total**2)[along].sum())
+        out[child, self.parent[child]] = out[self.parent[child], child] = True
+        return out
+
+    @property
+    def contradicted(self) -> float:
+        """Share of the links between milestones that no edge of the tree explains."""
+        between = float(self.links.sum() - np.trace(self.links))
+        return float(self.links[~self.along].sum()) / max(between, 1e-12)
 
 
 def backbone(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from hdtree_sc.graph._backbone import Backbone
+
 SMOOTHING_STEPS = 50
 MEMORY = 0.02
 """Share of its own distance that a cell keeps at each smoothing step."""
@@ -22,6 +24,10 @@ DRAWS = 8
 """Replicates of the consensus for each grouping of the cells."""
 KEPT_EDGES = 0.5
 """Share of the edges that a replicate keeps."""
+FEW_CONTRADICTED, MOST_CONTRADICTED = 0.2, 0.25
+"""Share of the links off the tree up to which the order goes along it, and from which on it does not."""
+MIN_MILESTONES = 16
+"""A tree of fewer is too coarse to order cells along."""
 LEAST = 0.3
 """Links between two groups go where they are fewer than this share of those expected."""
 
@@ -93,6 +99,44 @@ def consensus_order(
     never = np.isnan(all_ways).all(0)
     all_ways[:, never] = np.inf
     return finished(np.nanmedian(all_ways, axis=0), connectivities, starts, part)
+
+
+def order_along(
+    distances: sparse.csr_matrix,
+    connectivities: sparse.csr_matrix,
+    time: NDArray[np.float64],
+    grown: Backbone,
+    start: int,
+) -> NDArray[np.float64]:
+    """Pseudotime that goes along a tree as far as the links between its milestones agree with it.
+
+    Where they do, ways that may leave the tree nowhere are averaged with the order that was there; where the data are
+    no tree, or of few milestones, that order stays. The times of the cells have no part in this.
+
+    Parameters
+    ----------
+    distances
+        Edge lengths, symmetric (n, n).
+    connectivities
+        Edge strengths, (n, n).
+    time
+        Pseudotime in [0, 1], (n,).
+    grown
+        Milestones.
+    start
+        Row of the root cell.
+    """
+    trust = np.clip((MOST_CONTRADICTED - grown.contradicted) / (MOST_CONTRADICTED - FEW_CONTRADICTED), 0.0, 1.0)
+    if trust == 0.0 or len(grown.parent) < MIN_MILESTONES:
+        return time
+    edges = distances.tocoo()
+    kept = grown.along[grown.group[edges.row], grown.group[edges.col]]
+    along = sparse.csr_matrix((edges.data[kept], (edges.row[kept], edges.col[kept])), shape=edges.shape)
+    way = dijkstra(along, directed=False, indices=start)
+    reached = np.isfinite(way)
+    one = np.zeros(len(time), dtype=np.int64)
+    told = np.where(reached, finished(way, connectivities, np.array([start]), one), time)
+    return (1.0 - trust / 2) * time + trust / 2 * told
 
 
 def finished(

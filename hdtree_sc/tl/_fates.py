@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.stats import entropy
 
-from hdtree_sc._errors import require_column, require_uns
+from hdtree_sc._errors import listing, require_column, require_uns
 from hdtree_sc._keys import Keys
 from hdtree_sc.tl._absorption import absorption
 from hdtree_sc.tl._direction import forward_time
+from hdtree_sc.tl._ends import lineage_ends
 from hdtree_sc.tl._parts import bridge_cells, on_bridge, without_bridges
 from hdtree_sc.tl._terminal import as_names, given_ends, names_of_ends
 from hdtree_sc.tl._tips import Peaks, find_peaks, resolution, tip_cells
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Name = str | float
+Method = Literal["lineage", "peaks"]
 Terminal = Name | Sequence[Name] | Mapping[str, Name | Sequence[Name]]
 
 
@@ -39,14 +41,14 @@ def fate_probabilities(
     time_key: str | None = None,
     n_terminal: int | None = None,
     min_significance: float = 3.0,
+    method: Method = "lineage",
     copy: bool = False,
 ) -> AnnData | None:
     """Find the ends of development, and the probability of each cell to come to each of them.
 
-    A tip of a lineage is a peak of pseudotime on the cell graph: from there every way leads back. Noise makes peaks
-    too, so a tip has to stand out: a peak counts if it rises above the saddle that joins it to a higher one by
-    `min_significance` standard errors of pseudotime, which are measured on the same graph. Then cells walk at random
-    over the graph, steps back in pseudotime being rarer the farther they go, until they come to the end of a tip.
+    Ends are those of the lineage tree: milestones that nothing comes from and whose links lead back. Cells then walk
+    at random over the graph, steps back in pseudotime being rarer the farther they go, until they come to the later
+    half of such a milestone.
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ def fate_probabilities(
         The ends, if they are known: names of nodes, of cells, or with `groupby` of its groups; one name, a list, or a
         mapping of an end's name to one or several of them. A node or group is an end with all its cells, a single cell
         with its neighbours. What is the name of a cell and of a node needs ``"cell:<name>"`` or ``"node:<name>"``. By
-        default ends are found.
+        default ends are found, see `method`.
     key
         Key of the tree.
     groupby
@@ -70,10 +72,14 @@ def fate_probabilities(
         that says which way is forward. It is averaged over neighbours, and with pseudotime, if there is any, for the
         order within one time.
     n_terminal
-        How many ends to find: the most significant so many peaks, whatever `min_significance`.
+        How many ends to find: the most significant so many peaks, whatever `method` and `min_significance`.
     min_significance
-        Standard errors by which a peak has to rise above its saddle. On 17 simulated trees, 2 to 4 made no difference
-        to speak of.
+        Standard errors by which a peak has to rise above its saddle, for ``method="peaks"``. On 17 simulated trees, 2
+        to 4 made no difference to speak of.
+    method
+        How ends are found. ``"lineage"``: those of :func:`lineage_tree`, or if it was not run for this order of the
+        cells, of the tree that it would find. ``"peaks"``: peaks of pseudotime on the cell graph, from which every way
+        leads back, that rise above the saddle to a higher one by `min_significance` standard errors.
     copy
         Whether to annotate and return a copy.
 
@@ -97,9 +103,9 @@ def fate_probabilities(
     ``adata.uns["<key>"]["node_fates"]`` : DataFrame (n_nodes, n_ends)
         Mean over the cells of each node; missing for nodes without cells.
     ``adata.uns["<key>"]["fates"]`` : dict
-        ``"terminal"`` (DataFrame, a row for each end: ``node``, ``n_cells``, ``time``, and for ends that were found
+        ``"terminal"`` (DataFrame, a row for each end: ``node``, ``n_cells``, ``time``, and for ends that are peaks
         ``saddle``, ``persistence`` in widths of the walk, ``significance``), ``"peaks"`` (the same for all peaks with a
-        significance of 1 or more, whether they count, ``is_terminal``, or not; empty where ends were given),
+        significance of 1 or more, whether they count, ``is_terminal``, or not; empty where ends are no peaks),
         ``"found"`` (whether ends were found), ``"direction"`` (what says where forward is: ``"pseudotime"``, ``"root"``
         or the name of `time_key`), ``"width"``, ``"min_significance"``, ``"residual"`` (the largest of the equations of
         the walk) and ``"error"`` (a bound of the error of every probability).
@@ -123,8 +129,8 @@ def fate_probabilities(
     of pseudotime that is no end holds walks for very long and is left in the end, to where its saddles lead. Time and
     memory grow with the edges of the graph.
 
-    A tip that is not later than the branch point it comes from is not found, nor is one whose cells the graph joins to
-    those of another. Tips of a handful of cells are not found either: a significance takes cells.
+    An end that is not later than the branch point it comes from is not found, nor is one whose cells the graph joins
+    to those of another, nor one of a handful of cells.
 
     Examples
     --------
@@ -138,7 +144,7 @@ def fate_probabilities(
     keys = Keys(key)
     stored = require_uns(adata, key, "hdtree_sc.tl.tree(adata, model) and hdtree_sc.tl.lineage_graph(adata)")
     require_uns(adata, keys.neighbors, f"hdtree_sc.tl.lineage_graph(adata, key={key!r})")
-    _check(adata, terminal, groupby, n_terminal, min_significance)
+    _check(adata, terminal, groupby, n_terminal, min_significance, method)
     shape = Tree.from_adata(adata, key=key)
     leaf = node_of_cells(adata, shape, key=key)
     strengths = walk_strengths(adata, key=key)
@@ -146,15 +152,18 @@ def fate_probabilities(
     width = resolution(strengths, time)
 
     groups = None if groupby is None else adata.obs[groupby]
-    if terminal is None:
+    table = pd.DataFrame()
+    if terminal is not None:
+        names, end = given_ends(adata, shape, leaf, strengths, terminal, groupby)
+    elif method == "peaks" or n_terminal is not None:
         peaks = find_peaks(strengths, time)
         tips = _chosen(peaks, n_terminal, min_significance)
         end = tip_cells(peaks, tips)
         names = names_of_ends(end, len(tips), shape, leaf, groups)
         table = _peak_table(peaks, names, tips, shape, leaf, width)
     else:
-        names, end = given_ends(adata, shape, leaf, strengths, terminal, groupby)
-        table = pd.DataFrame()
+        end, n_ends = lineage_ends(adata, shape, leaf, time, direction, key=key)
+        names = names_of_ends(end, n_ends, shape, leaf, groups)
     order = np.argsort([-float(time[end == number].max()) for number in range(len(names))], kind="stable")
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
@@ -215,8 +224,16 @@ def walk_strengths(adata: AnnData, *, key: str) -> sparse.csr_matrix:
 
 
 def _check(
-    adata: AnnData, terminal: Terminal | None, groupby: str | None, n_terminal: int | None, min_significance: float
+    adata: AnnData,
+    terminal: Terminal | None,
+    groupby: str | None,
+    n_terminal: int | None,
+    min_significance: float,
+    method: str,
 ) -> None:
+    if method not in get_args(Method):
+        msg = f"method: {method!r} is unknown; choose one of {listing(get_args(Method))}."
+        raise ValueError(msg)
     if groupby is not None:
         require_column(adata, groupby, "groupby")
     if not min_significance > 0:

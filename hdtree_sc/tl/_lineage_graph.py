@@ -183,6 +183,30 @@ def stored_neighbors(adata: AnnData, keys: Keys) -> int:
     return int(adata.uns.get(keys.neighbors, {}).get("params", {}).get("n_neighbors", 15))
 
 
+def plain_neighbors(adata: AnnData, keys: Keys) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
+    """Plain expression components, (n, p), and the neighbours of each cell there, (n, k).
+
+    The cell graph joins each cell with its neighbours in expression and in the latent: the nearest of these in
+    expression are its neighbours there, so that none is searched twice.
+
+    Parameters
+    ----------
+    adata
+        Cells with a lineage graph.
+    keys
+        Names of its fields.
+    """
+    plain, _ = expression_of(adata, keys)
+    k, links = stored_neighbors(adata, keys), sparse.csr_matrix(adata.obsp[keys.distances])
+    begin, held = links.indptr[:-1], np.diff(links.indptr)
+    if held.min(initial=k) < k:
+        # a part of the cells that the graph was made of
+        return plain, nearest_neighbors(plain, k)[0]
+    source = np.repeat(np.arange(adata.n_obs), held)
+    order = np.lexsort((_edge_lengths(plain, source, links.indices), source))
+    return plain, links.indices[order[begin[:, None] + np.arange(k)]]
+
+
 def _joined(*neighbors: NDArray[np.integer]) -> sparse.csr_matrix:
     """Which cells are neighbours in any of some spaces, (n, k) each; symmetric (n, n)."""
     target = np.concatenate(neighbors, 1)

@@ -36,9 +36,10 @@ def lineage_path(
 ) -> pd.DataFrame:
     """Shortest path over the lineage graph between two nodes, cells or groups.
 
-    The path goes from leaf to leaf along edges that cells support. Inner nodes are on it only where cells support no
-    way, as to a leaf without cells, and leaves of fewer than ``min_cells`` only where there is no other way. The way
-    back has the same nodes.
+    The path goes from leaf to leaf along edges that cells support, and after :func:`lineage_tree` along the lineage: it
+    steps from a milestone to another that no edge of the lineage joins to it only where there is no other way. Inner
+    nodes are on it only where cells support no way, as to a leaf without cells, and leaves of fewer than ``min_cells``
+    only where there is no other way. The way back has the same nodes.
 
     Parameters
     ----------
@@ -105,7 +106,8 @@ def lineage_path(
     ]
     held = np.bincount(leaf[leaf >= 0], minlength=len(shape))
     least = least_cells(stored.get("params", {}), adata.n_obs) if min_cells is None else min_cells
-    route, way = shortest_way(shape, stored["graph"], held < least, *ends)
+    off = _off_lineage(adata, shape, leaf, stored["graph"], key)
+    route, way = shortest_way(shape, stored["graph"], held < least, *ends, off=off)
     table = _describe(adata, shape, leaf, route, way, groupby)
     name = joined_name((source, target))
     stored.setdefault("paths", {})[name] = table.copy()
@@ -142,13 +144,41 @@ def _stand(
     return meaning(adata, shape, name, argument=argument)[1]
 
 
+def _off_lineage(
+    adata: AnnData, shape: Tree, leaf: NDArray[np.int64], graph: pd.DataFrame, key: str
+) -> NDArray[np.bool_] | None:
+    """Edges between leaves whose milestones no edge of the lineage joins, (n_edges,); None without a lineage."""
+    keys = Keys(key)
+    lineage = adata.uns[key].get("lineage")
+    if lineage is None or keys.milestone not in adata.obs:
+        return None
+    table = lineage["milestones"]
+    name = pd.Index(table.index)
+    stone = name.get_indexer(adata.obs[keys.milestone].astype(str))
+    both = (stone >= 0) & (leaf >= 0)
+    counts = np.zeros((len(shape), len(table)), dtype=np.int64)
+    np.add.at(counts, (leaf[both], stone[both]), 1)
+    # a leaf is of the milestone that most of its cells are of; nodes without cells are of none
+    of_node = np.where(counts.any(1), counts.argmax(1), -1)
+    above = name.get_indexer(table["parent"].astype(str))
+    one, other = of_node[shape.index(graph["source"])], of_node[shape.index(graph["target"])]
+    joined = (one == other) | (above[one] == other) | (above[other] == one)
+    return (one >= 0) & (other >= 0) & ~joined
+
+
 def shortest_way(
-    shape: Tree, graph: pd.DataFrame, small: NDArray[np.bool_], start: int, end: int
+    shape: Tree,
+    graph: pd.DataFrame,
+    small: NDArray[np.bool_],
+    start: int,
+    end: int,
+    *,
+    off: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Nodes from one to another, and the length of the way to each.
 
-    Of all ways that with the fewest tree edges, of these that past the fewest small nodes, then the shortest, then that
-    of the fewest steps.
+    Of all ways that with the fewest tree edges, of these that with the fewest edges off the lineage, then that past the
+    fewest small nodes, then the shortest, then that of the fewest steps.
 
     Parameters
     ----------
@@ -160,6 +190,8 @@ def shortest_way(
         Nodes that are no stepping stones, (n_nodes,).
     start, end
         Positions of the two nodes.
+    off
+        Edges that the lineage does not have, (n_edges,).
     """
     import networkx as nx
 
@@ -169,6 +201,7 @@ def shortest_way(
     avoided = small.astype(np.int64)
     avoided[[start, end]] = 0
     passed = avoided[source] + avoided[target]
+    away = np.zeros(len(graph), dtype=bool) if off is None else off
     units = np.rint(length / length.max(initial=1e-12) * UNITS).astype(np.int64)
     n = len(shape)
     longest = n * UNITS
@@ -177,7 +210,7 @@ def shortest_way(
     # where two edges join the same nodes the one that cells support counts, so it is added last
     for i in np.lexsort((target, source, -length, ~is_tree)).tolist():
         # Python's whole numbers have no largest: one number holds all that ways are compared by, in turn
-        above = int(is_tree[i]) * 2 * n + int(passed[i])
+        above = (int(is_tree[i]) * n + int(away[i])) * 2 * n + int(passed[i])
         edges.add_edge(int(source[i]), int(target[i]), cost=(above * longest + int(units[i])) * n + 1, length=length[i])
     # always from the same side, so that of equal ways the same is taken there and back
     first, last = sorted((start, end))

@@ -10,12 +10,13 @@ from scipy import sparse
 
 from hdtree_sc._errors import require_column, require_obsm, require_uns
 from hdtree_sc._keys import Keys
-from hdtree_sc.data._neighbors import nearest_neighbors
-from hdtree_sc.graph._backbone import Backbone, backbone, edge_support
+from hdtree_sc.graph._backbone import Backbone, edge_support
 from hdtree_sc.graph._edge_positions import edge_positions
+from hdtree_sc.graph._order import order_along
 from hdtree_sc.tl._direction import known_times, measured_time
-from hdtree_sc.tl._lineage_graph import expression_of, lineage_graph, stored_neighbors
-from hdtree_sc.tl._pseudotime import pseudotime, resolutions, root_cells
+from hdtree_sc.tl._ends import grown_backbone, milestone_groupings
+from hdtree_sc.tl._lineage_graph import lineage_graph
+from hdtree_sc.tl._pseudotime import pseudotime, root_cells, write_node_times
 from hdtree_sc.tl._root import medoid
 from hdtree_sc.tree import Tree
 from hdtree_sc.tree._cells import node_of_cells
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RUN = "hdtree_sc.tl.tree(adata, model)"
-RESOLUTIONS = (16, 24, 32, 48, 10**6)
-"""Numbers of milestones to choose from, as far as the tree has so many leaves; the last is all of them."""
 EARLIEST = 0.02
 """Share of the cells with a time whose medoid is the root where only times are given."""
 
@@ -101,7 +100,8 @@ def lineage_tree(
     ``adata.obs["<key>_edge_position"]`` : float64
         Share, 0 to 1, of the edge that the cell is on which lies before it.
     ``adata.obs["<key>_pseudotime"]`` : float64
-        Order that the tree was built by, 0 to 1.
+        Order of the cells, 0 to 1: that of :func:`pseudotime`, by which the tree is built, and where the links between
+        milestones agree with the tree, half of it the way along the tree.
 
     Raises
     ------
@@ -138,10 +138,7 @@ def lineage_tree(
     leaf = node_of_cells(adata, shape, key=key)
     latent = np.asarray(require_obsm(adata, keys.latent, RUN))
     labels = None if groupby is None else require_column(adata, groupby, "groupby")
-    if milestone_key is None:
-        groupings = resolutions(shape, leaf, RESOLUTIONS)
-    else:
-        groupings = [_milestones_of(adata, milestone_key)]
+    given = None if milestone_key is None else _milestones_of(adata, milestone_key)
     # a column without times is refused also where it does not name the root
     first = None if time_key is None else _earliest(adata, time_key)
     if first is None or root is not None or root_key is not None:
@@ -153,16 +150,17 @@ def lineage_tree(
         lineage_graph(out, key)
     pseudotime(out, f"cell:{out.obs_names[start]}", key=key)
     order = out.obs[keys.pseudotime].to_numpy(dtype=float)
-    if time_key is not None:
-        order = (order + measured_time(out, sparse.csr_matrix(out.obsp[keys.connectivities]), time_key)) / 2
-        order = (order - order.min()) / max(float(np.ptp(order)), 1e-12)
-        out.obs[keys.pseudotime] = order
-    plain, _ = expression_of(out, keys)
-    neighbors, _ = nearest_neighbors(plain, stored_neighbors(out, keys))
-    grown = backbone(groupings, order, neighbors, start, min_cells=min_cells)
+    distances, strengths = (sparse.csr_matrix(out.obsp[name]) for name in (keys.distances, keys.connectivities))
+    measured = None if time_key is None else measured_time(out, strengths, time_key)
+    first_order = _with_time(order, measured)
+    groupings = milestone_groupings(shape, leaf, first_order) if given is None else [given]
+    grown, plain, neighbors = grown_backbone(out, keys, groupings, first_order, start, min_cells)
+    order = _with_time(order_along(distances, strengths, order, grown, start), measured)
+    out.obs[keys.pseudotime] = order
+    write_node_times(out, keys, shape, leaf, order)
     support = edge_support(grown, neighbors, n_boot, seed) if n_boot else np.full(len(grown.parent), np.nan)
     edge, share = edge_positions(grown, plain)
-    table, branch = _described(grown, support)
+    table, branch = _described(grown, order, support)
     number = np.empty(len(table), dtype=np.int64)
     number[grown.order] = np.arange(len(table))
 
@@ -191,9 +189,20 @@ def lineage_tree(
     return out if copy else None
 
 
-def _described(grown: Backbone, support: NDArray[np.float64]) -> tuple[pd.DataFrame, NDArray[np.object_]]:
+def _with_time(order: NDArray[np.float64], measured: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Pseudotime in [0, 1], half of it from a measured time if there is one."""
+    both = order if measured is None else (order + measured) / 2
+    return (both - both.min()) / max(float(np.ptp(both)), 1e-12)
+
+
+def _described(
+    grown: Backbone, time: NDArray[np.float64], support: NDArray[np.float64]
+) -> tuple[pd.DataFrame, NDArray[np.object_]]:
     """Table of the milestones, each behind its parent, and the name of each one's branch."""
     order, parent, stretch = grown.order, grown.parent, grown.branch
+    middle = pd.Series(time).groupby(grown.group).median().to_numpy()
+    for milestone in order[1:]:
+        middle[milestone] = max(middle[milestone], middle[parent[milestone]])
     name = np.empty(len(order), dtype=object)
     name[order] = [f"M{i + 1}" for i in range(len(order))]
     branch = np.empty(len(order), dtype=object)
@@ -206,7 +215,7 @@ def _described(grown: Backbone, support: NDArray[np.float64]) -> tuple[pd.DataFr
     table = pd.DataFrame(
         {
             "parent": [name[parent[i]] if parent[i] >= 0 else "" for i in order],
-            "pseudotime": grown.time[order],
+            "pseudotime": middle[order],
             "n_cells": size[order],
             "is_terminal": grown.is_end[order],
             "branch": branch[order],

@@ -181,16 +181,10 @@ def pseudotime(
             root_group=group if len(group) > 1 else None, latent=latent, n_boot=n_boot, seed=seed,
         )  # fmt: skip
 
-    total = subtree_sums(shape, np.bincount(leaf, weights=time, minlength=len(shape)))
-    count = subtree_sums(shape, np.bincount(leaf, minlength=len(shape)))
-    mean = np.divide(total, count, out=np.full(len(shape), np.nan), where=count > 0)
-
     out = adata.copy() if copy else adata
     _write_cells(out, keys, time, interval, part if n_parts > 1 or not one_order else None)
-    stored = out.uns[key]
-    order = shape.index([str(name) for name in stored["nodes"].index])
-    stored["nodes"] = stored["nodes"].assign(n_cells=shape.n_cells[order], pseudotime=mean[order])
-    stored["pseudotime"] = {
+    write_node_times(out, keys, shape, leaf, time)
+    out.uns[key]["pseudotime"] = {
         "root_cell": str(adata.obs_names[start]),
         "root_node": str(shape.nodes[leaf[start]]),
         "n_parts": n_parts,
@@ -200,6 +194,30 @@ def pseudotime(
         "n_boot": int(n_boot),
     }
     return out if copy else None
+
+
+def write_node_times(out: AnnData, keys: Keys, shape: Tree, leaf: NDArray[np.int64], time: NDArray[np.float64]) -> None:
+    """Write the mean pseudotime of each node's cells, and their number, to the table of nodes.
+
+    Parameters
+    ----------
+    out
+        Cells on the tree.
+    keys
+        Names of the fields.
+    shape
+        The tree.
+    leaf
+        Position of each cell's leaf in it, (n,).
+    time
+        Pseudotime of each cell, (n,).
+    """
+    total = subtree_sums(shape, np.bincount(leaf, weights=time, minlength=len(shape)))
+    count = subtree_sums(shape, np.bincount(leaf, minlength=len(shape)))
+    mean = np.divide(total, count, out=np.full(len(shape), np.nan), where=count > 0)
+    stored = out.uns[keys.key]
+    order = shape.index([str(name) for name in stored["nodes"].index])
+    stored["nodes"] = stored["nodes"].assign(n_cells=shape.n_cells[order], pseudotime=mean[order])
 
 
 def resolutions(shape: Tree, leaf: NDArray[np.int64], n_groups: Sequence[int] = RESOLUTIONS) -> list[NDArray[np.int64]]:
