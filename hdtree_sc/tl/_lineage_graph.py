@@ -25,8 +25,7 @@ RUN = "hdtree_sc.tl.tree(adata, model)"
 MIN_LINKS = 1 / 3
 """Leaves are neighbours from ``MIN_LINKS * k * sqrt(cells / k)`` links on, with the cells of the smaller one.
 
-The border between two leaves grows slower than the leaves do, spurious edges grow with them: the square root is
-between.
+The border between two leaves grows slower than the leaves do, stray links grow with them: the square root is between.
 """
 TIME_AXIS = 8.0
 """Standard deviation of the axis of time, in those of the longest axis of expression."""

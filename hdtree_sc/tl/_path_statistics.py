@@ -99,12 +99,7 @@ def share_below(null: Points, values: Points) -> Points:
 
 
 def combined(p: Points) -> float:
-    """One p-value of several: Fisher's or Simes', whichever is lower, times two.
-
-    References
-    ----------
-    Fisher, Statistical Methods for Research Workers (1932); Simes, Biometrika 73, 751 (1986).
-    """
+    """One p-value of several: Fisher's or Simes', whichever is lower, times two."""
     from scipy.stats import combine_pvalues
 
     if len(p) < 2:

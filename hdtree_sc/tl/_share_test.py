@@ -20,8 +20,8 @@ LARGEST_LOGIT = 15.0
 TOLERANCE = 1e-6
 """A fit stands when no logit moves by more."""
 LARGEST_DF = 1e6
-MIN_MEAN_CELLS = 2.0
-"""Mean cells per sample, in the part and beside it, from which on a share says how much samples vary."""
+FEWEST = 2.0
+"""Mean cells per sample, in the part and beside it, from which on a share tells how much samples vary."""
 
 
 def compare_shares(
@@ -50,11 +50,6 @@ def compare_shares(
     Returns
     -------
     Two-sided p-values, (m,); NaN where samples are too few, or a fit did not settle.
-
-    References
-    ----------
-    Williams, Extra-binomial variation in logistic linear models, J. R. Stat. Soc. C 31, 144 (1982). Moderated
-    dispersion in a quasi-likelihood F test: Lund et al., Stat. Appl. Genet. Mol. Biol. 11 (5) (2012).
     """
     k, n = np.asarray(counts, float), np.asarray(totals, float)
     null = (block[:, None] == np.unique(block)).astype(float)
@@ -77,20 +72,20 @@ def _test(
     df: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     # shares of few cells do not say how much samples vary
-    informative = np.minimum(k, n - k).mean(0) >= MIN_MEAN_CELLS
-    if informative.any():
+    telling = np.minimum(k, n - k).mean(0) >= FEWEST
+    if telling.any():
         share, leverage, _ = _fit(k, n, full)
-        free = np.where(n > 0, 1.0 - leverage, 0.0)[:, informative]
-        excess = _pearson(k, n, share)[:, informative].sum() - free.sum()
-        rho = float(np.clip(excess / max((free * np.maximum(n[:, informative] - 1.0, 0.0)).sum(), 1e-12), 0.0, 1.0))
+        free = np.where(n > 0, 1.0 - leverage, 0.0)[:, telling]
+        excess = _pearson(k, n, share)[:, telling].sum() - free.sum()
+        rho = float(np.clip(excess / max((free * np.maximum(n[:, telling] - 1.0, 0.0)).sum(), 1e-12), 0.0, 1.0))
         size = 1.0 / (1.0 + np.maximum(n - 1.0, 0.0) * rho)
         k, n = k * size, n * size
     share, _, settled = _fit(k, n, full)
     without, _, settled_without = _fit(k, n, null)
     drop = np.maximum(_deviance(k, n, without) - _deviance(k, n, share), 0.0)
     dispersion = _pearson(k, n, share).sum(0) / df
-    if informative.sum() > 1:
-        moderated, df = squeeze(dispersion, df, informative)
+    if telling.sum() > 1:
+        moderated, df = squeeze(dispersion, df, telling)
     else:
         moderated = dispersion
     p = stats.f.sf(drop / np.maximum(moderated, 1.0), 1, df)
@@ -159,11 +154,7 @@ def squeeze(
     df
         Their residual degrees of freedom, (m,).
     use
-        Those from which the usual variance is estimated, (m,).
-
-    References
-    ----------
-    Smyth, Linear models and empirical Bayes methods, Stat. Appl. Genet. Mol. Biol. 3 (3) (2004), section 6.2.
+        Those that tell what is usual, (m,).
     """
     floor = 1e-5 * max(float(np.median(variance[use])), 1e-12)
     log = np.log(np.maximum(variance[use], floor)) - digamma(df[use] / 2.0) + np.log(df[use] / 2.0)
