@@ -33,12 +33,6 @@ class BoundMixin(FitMixin):
         ------
         RuntimeError
             Before training.
-
-        Examples
-        --------
-        >>> bound = model.get_elbo()
-        >>> -bound > float(model.get_reconstruction_error()["reconstruction_loss"])
-        True
         """
         return self._measured("get_elbo", seed, args, kwargs)
 
@@ -56,11 +50,6 @@ class BoundMixin(FitMixin):
         ------
         RuntimeError
             Before training.
-
-        Examples
-        --------
-        >>> sorted(model.get_reconstruction_error())
-        ['reconstruction_loss']
         """
         return self._measured("get_reconstruction_error", seed, args, kwargs)
 
@@ -79,10 +68,6 @@ class BoundMixin(FitMixin):
         ------
         RuntimeError
             Before training.
-
-        Examples
-        --------
-        >>> nats_per_cell = model.get_marginal_ll(indices=range(20), n_mc_samples=10)
         """
         return self._measured("get_marginal_ll", seed, args, kwargs)
 

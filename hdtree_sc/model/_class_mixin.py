@@ -251,12 +251,6 @@ class ClassMixin(TreeMixin):
         ------
         RuntimeError
             Before training.
-
-        Examples
-        --------
-        >>> points = model.get_branch_points()
-        >>> points["log_snr"].is_monotonic_increasing
-        True
         """
         self._require_trained("get_branch_points")
         shape, columns = self.get_tree(), self.node_columns()
@@ -333,12 +327,6 @@ class ClassMixin(TreeMixin):
         ------
         RuntimeError
             Before training.
-
-        Examples
-        --------
-        >>> probabilities = model.classify(indices=slice(10), n_noise=8)
-        >>> sorted(probabilities) == sorted(adata.obs["cell_type"].unique())
-        True
         """
         self._require_generator("classify")  # type: ignore[attr-defined]
         n_noise, seed = whole_number("n_noise", n_noise), whole_number("seed", seed, least=None)

@@ -42,12 +42,6 @@ class CodebookMixin(TreeMixin):
         -------
         :class:`hdtree_sc.Tree`; its ``codebook`` holds the nodes' latents, its heights the dissimilarity at which the
         children of a node part.
-
-        Examples
-        --------
-        >>> tree = model.get_tree()
-        >>> tree.codebook.shape == (len(tree), 24)
-        True
         """
         self._require_trained("get_tree")
         codebook = self._codebook

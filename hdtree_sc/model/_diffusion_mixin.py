@@ -136,12 +136,6 @@ class DiffusionMixin:
         References
         ----------
         Path conditions as in TreeDiffusion (arXiv 2410.16910), gates as in branched diffusion (arXiv 2212.10777).
-
-        Examples
-        --------
-        >>> model.train_diffusion()
-        >>> model.generate(5, label="AWA").n_obs
-        5
         """
         self._require_trained("train_diffusion")  # type: ignore[attr-defined]
         self._require_training_cells("train_diffusion")  # type: ignore[attr-defined]

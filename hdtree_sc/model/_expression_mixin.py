@@ -65,12 +65,6 @@ class ExpressionMixin(RNASeqMixin):
             Before training.
         ValueError
             If cells are not as they should be, or are on disk.
-
-        Examples
-        --------
-        >>> table = model.differential_expression(groupby="cell_type", group1="AWA", group2="ASG", silent=True)
-        >>> table["comparison"].unique().tolist()
-        ['AWA vs ASG']
         """
         self._require_trained("differential_expression")
         adata = self._validate_anndata(adata)

@@ -91,13 +91,6 @@ class ExtensionMixin(ClassMixin):
         References
         ----------
         arXiv 2212.10777, class extension; there a head of its own below the branch point.
-
-        Examples
-        --------
-        >>> new = adata[adata.obs["cell_type"] == "AWC"].copy()
-        >>> model.add_class(new, "AWC_new")
-        >>> model.generate(5, label="AWC_new").n_obs
-        5
         """
         self._require_generator("add_class")  # type: ignore[attr-defined]
         self._refuse_query("add_class")  # type: ignore[attr-defined]

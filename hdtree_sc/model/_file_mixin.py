@@ -67,14 +67,6 @@ class FileMixin:
             file that :meth:`load` does not read.
         OSError
             If the files cannot be written. The folder then still holds what it held.
-
-        Examples
-        --------
-        >>> import hdtree_sc as ht
-        >>> model.save("my_model", overwrite=True)
-        >>> again = ht.HDTree.load("my_model", adata)
-        >>> (again.get_latent_representation() == model.get_latent_representation()).all().item()
-        True
         """
         folder, cells = Path(dir_path), self.adata  # type: ignore[attr-defined]
         if folder.exists() and not overwrite:
@@ -149,14 +141,6 @@ class FileMixin:
             If there is no model in the folder, the file is damaged, holds a full pickle and is not trusted, or was
             written by another class or by a newer minor version of this package, or ``adata`` lacks genes or has
             categories that the model does not know.
-
-        Examples
-        --------
-        >>> import hdtree_sc as ht
-        >>> model.save("my_model", overwrite=True)
-        >>> again = ht.HDTree.load("my_model", adata)
-        >>> again.get_tree() == model.get_tree()
-        True
         """
         if not (adata is None or adata is False or isinstance(adata, AnnData)):
             msg = f"adata: an AnnData, None or False wanted, got {type(adata).__name__}."

@@ -109,12 +109,6 @@ class LatentTreeMixin(TreeMixin):
         ------
         RuntimeError
             Before training.
-
-        Examples
-        --------
-        >>> probabilities = model.get_leaf_probabilities()
-        >>> probabilities.columns.tolist() == list(model.get_tree().leaves)
-        True
         """
         self._require_trained("get_leaf_probabilities")
         nodes = self.get_node_probabilities(adata, indices, batch_size, dataloader)
@@ -162,13 +156,6 @@ class LatentTreeMixin(TreeMixin):
             Before training.
         ValueError
             If there is no such leaf; the message lists those that are.
-
-        Examples
-        --------
-        >>> leaf = model.get_tree().leaves[0]
-        >>> as_leaf = model.get_normalized_expression(indices=range(10), leaf=leaf)
-        >>> as_leaf.shape == (10, adata.n_vars)
-        True
         """
         self._require_trained("get_normalized_expression")
         self._decoded_at = None if leaf is None else self._leaf_named(leaf)
@@ -206,13 +193,6 @@ class LatentTreeMixin(TreeMixin):
             If there is no such leaf; the message lists those that are.
         TypeError
             Of images, whose last layer is a convolution.
-
-        Examples
-        --------
-        >>> leaf = model.get_tree().leaves[0]
-        >>> loadings = model.get_leaf_loadings(leaf)
-        >>> loadings.index.equals(adata.var_names)
-        True
         """
         self._require_trained("get_leaf_loadings")
         module = self.module  # type: ignore[attr-defined]

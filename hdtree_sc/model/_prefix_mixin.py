@@ -71,14 +71,6 @@ class PrefixMixin(ClassMixin):
             Before training.
         ValueError
             If node, label or batch do not exist, a class is named twice, or a number makes no sense.
-
-        Examples
-        --------
-        >>> both = model.generate(10, label=["ASG", "AWA"], share_prefix=True, seed=0)
-        >>> both.obs["cell_type"].tolist() == ["ASG"] * 10 + ["AWA"] * 10
-        True
-        >>> both.uns["branched"]["network_calls"] <= both.uns["branched"]["network_calls_unshared"]
-        True
         """
         if not pd.api.types.is_list_like(label) and not share_prefix:
             return super().generate(  # type: ignore[misc]

@@ -70,15 +70,6 @@ class QueryMixin:
         An unknown batch is encoded as the mean of all batches. On every second cell of the bundled worm, over four
         seeds, 12 % of the cells then change leaf, and 6 % if instead 20 of 485 genes taken at random are missing. Name
         the batch where training knows it.
-
-        Examples
-        --------
-        >>> import hdtree_sc as ht
-        >>> new = ht.datasets.celegans()[1::2].copy()
-        >>> query = ht.HDTree.load_query_data(new, model)
-        >>> ht.tl.tree(new, query)
-        >>> set(new.obs["hdtree_leaf"]) <= set(model.get_tree().leaves)
-        True
         """
         reference = reference_model
         if not isinstance(reference, cls):

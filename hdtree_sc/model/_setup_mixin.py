@@ -152,13 +152,6 @@ class SetupMixin:
         -----
         Batches, labels and categories may be of any type, and are known by their text: ``2``, ``2.0`` and ``"2"`` are
         one, here and wherever a label or a batch is named. A category without cells is none.
-
-        Examples
-        --------
-        >>> import hdtree_sc as ht
-        >>> adata = ht.datasets.celegans()
-        >>> ht.HDTree.setup_anndata(adata, batch_key="batch", labels_key="cell_type", time_key="time")
-        >>> model = ht.HDTree(adata)
         """
         setup_method_args = cls._get_setup_method_args(  # type: ignore[attr-defined]
             **locals()

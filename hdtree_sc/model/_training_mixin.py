@@ -97,14 +97,6 @@ class TreeTrainingMixin(PairTrainingMixin):
         ------
         ValueError
             If a minibatch is larger than the training set, or several devices are used without a seed.
-
-        Examples
-        --------
-        >>> import hdtree_sc as ht
-        >>> ht.HDTree.setup_anndata(adata)
-        >>> model = ht.HDTree(adata)
-        >>> model.train()
-        >>> ht.tl.tree(adata, model)
         """
         self._require_cells()
         plan = {"max_leaves": self._max_leaves, "min_cells": self._min_cells, "seed": settings.seed}
@@ -158,12 +150,6 @@ class TreeTrainingMixin(PairTrainingMixin):
             Largest number of leaves, the constructor's by default.
         min_cells
             Smallest number of training cells of a leaf, the constructor's by default.
-
-        Examples
-        --------
-        >>> model.build_tree("ward", max_leaves=8)
-        >>> len(model.get_tree().leaves) <= 8
-        True
         """
         self._require_trained("build_tree")
         self._require_training_cells("build_tree")

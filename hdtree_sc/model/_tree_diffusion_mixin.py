@@ -215,13 +215,6 @@ class TreeDiffusionMixin(GenerativeMixin, DiffusionMixin):
         References
         ----------
         arXiv 2306.08984, section 2.3, and arXiv 2407.06124.
-
-        Examples
-        --------
-        >>> leaves = model.get_tree().leaves
-        >>> same = model.generate(3, per_leaf=True, seed=0)
-        >>> same.n_obs == 3 * len(leaves)
-        True
         """
         self._require_generator("generate")
         n_cells, n_steps, batch_size = whole_numbers(n_cells=n_cells, n_steps=n_steps, batch_size=batch_size)

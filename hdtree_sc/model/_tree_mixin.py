@@ -146,12 +146,6 @@ class TreeMixin:
         ------
         RuntimeError
             Before training.
-
-        Examples
-        --------
-        >>> adata.obsm["X_hdtree"] = model.get_latent_representation()
-        >>> model.get_latent_representation(indices=["ACGCAGCAGTGCGATG-300.1.1"]).shape
-        (1, 24)
         """
         self._require_trained("get_latent")
         batches = self._batches(adata, indices, batch_size, dataloader)
@@ -179,11 +173,6 @@ class TreeMixin:
         Returns
         -------
         float32 array (n_cells, 2).
-
-        Examples
-        --------
-        >>> model.get_map().shape == (adata.n_obs, 2)
-        True
         """
         self._require_trained("get_map")
         whole = torch.from_numpy(self.get_latent() if latent is None else latent)
@@ -215,11 +204,6 @@ class TreeMixin:
         Returns
         -------
         float32 array (n_cells, n_pcs).
-
-        Examples
-        --------
-        >>> model.get_expression_pca(indices=slice(10)).shape
-        (10, 30)
         """
         self._require_trained("get_expression_pca")
         return self._expression_pca(self._batches(adata, indices, batch_size, None), standardise=standardise)
@@ -344,12 +328,6 @@ class TreeMixin:
         -------
         DataFrame (n_cells, tree_depth) with the columns ``level_1``, ``level_2``, ...: node names as categories,
         missing below a cell's leaf.
-
-        Examples
-        --------
-        >>> paths = model.get_tree_paths()
-        >>> paths.shape == (adata.n_obs, 10)
-        True
         """
         self._require_trained("get_tree_paths")
         tree = self.get_tree()
@@ -388,12 +366,6 @@ class TreeMixin:
         -------
         DataFrame (n_cells, n_nodes) in the order of ``get_tree().nodes``; the root is 1 and children sum to their
         parent.
-
-        Examples
-        --------
-        >>> probabilities = model.get_node_probabilities()
-        >>> probabilities["root"].round(3).unique().tolist()
-        [1.0]
         """
         self._require_trained("get_node_probabilities")
         tree = self.get_tree()

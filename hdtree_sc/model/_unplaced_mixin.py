@@ -91,12 +91,6 @@ class UnplacedMixin:
         RuntimeError
             Before training, and if the model has no calibration: it was saved by a version without, or trained on
             fewer than 40 cells.
-
-        Examples
-        --------
-        >>> query = adata[adata.obs["cell_type"] == "AWC"].copy()
-        >>> model.get_unplaced(query).columns.tolist()
-        ['unplaced', 'p_value']
         """
         if not 0 < alpha < 1:
             msg = f"alpha: {alpha} is outside 0 to 1, it is the share of false calls."
