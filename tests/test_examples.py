@@ -127,10 +127,8 @@ def test_examples_of_functions_print_what_they_say(name, systems):
 @pytest.mark.parametrize("owner", MODELS)
 def test_examples_of_models_and_their_methods_print_what_they_say(owner, systems, worm, monkeypatch):
     monkeypatch.setattr(ht.datasets, "celegans", worm.copy)  # fewer cells and genes
-    found = methods(owner)
-    assert found
     wrong = failures(getattr(ht, owner), owner, {})
-    wrong += "".join(failures(method, f"{owner}.{name}", systems(owner)) for name, method in found.items())
+    wrong += "".join(failures(one, f"{owner}.{name}", systems(owner)) for name, one in methods(owner).items())
     if wrong:
         pytest.fail(wrong, pytrace=False)
 
