@@ -40,7 +40,10 @@ def shared_params(shared: Mapping[str, str]) -> Callable[[Function], Function]:
     def completed(function: Function) -> Function:
         if function.__doc__ is None:  # python -OO
             return function
-        before, after = inspect.cleandoc(function.__doc__).split(HEADER)
+        doc = inspect.cleandoc(function.__doc__)
+        if HEADER not in doc:  # all are shared
+            doc = re.sub(r"\n\n(?=\S.*\n---|\Z)", rf"\n\n{HEADER}\n\n", doc + "\n\n", count=1).rstrip()
+        before, after = doc.split(HEADER)
         own, blank, after = after.partition("\n\n")
         entries = {names: f"{names}\n    {text}" for names, text in shared.items()}
         # an entry is a line of names and the indented lines below it

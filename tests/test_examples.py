@@ -12,6 +12,7 @@ import pytest
 from helpers import QUIET
 
 import hdtree_sc as ht
+from hdtree_sc._docs import shared_params
 
 SPACES = ("tl", "pl", "get", "metrics", "datasets")
 FUNCTIONS = {
@@ -110,6 +111,35 @@ def test_every_parameter_of_a_public_function_is_described(name):
     _, _, after = doc.partition("Parameters\n----------\n")
     described = {one for line in after.split("\n\n")[0].split("\n") if line[:1].strip() for one in line.split(", ")}
     assert described == set(inspect.signature(FUNCTIONS[name]).parameters)
+
+
+def test_shared_parameters_are_described_in_the_order_of_the_arguments():
+    @shared_params({"a, b": "Two.", "c": "Three.", "d": "Nobody's."})
+    def some(a, x, b, c):
+        """Do.
+
+        Parameters
+        ----------
+        x
+            Own.
+
+        Returns
+        -------
+        Nothing.
+        """
+
+    @shared_params({"c": "Three."})
+    def all_shared(c):
+        """Do.
+
+        Returns
+        -------
+        Nothing.
+        """
+
+    head, tail = "Do.\n\nParameters\n----------\n", "\n\nReturns\n-------\nNothing."
+    assert some.__doc__ == head + "a, b\n    Two.\nx\n    Own.\nc\n    Three." + tail
+    assert all_shared.__doc__ == head + "c\n    Three." + tail
 
 
 @pytest.mark.usefixtures("bounded")
