@@ -19,6 +19,8 @@ FUNCTIONS = {
     f"{space}.{name}": getattr(getattr(ht, space), name) for space in SPACES for name in getattr(ht, space).__all__
 }
 MODELS = ("HDTree", "BranchedDiffusion", "TreeVAE")
+ALONE = [name for name in FUNCTIONS if name.startswith(("metrics.", "datasets.")) and name != "metrics.compare_cells"]
+"""Functions whose examples begin with neither cells nor a model."""
 EXTRAS = {"tl.to_cellrank": "cellrank", "get.treedata": "treedata"}
 """Functions that hand over to a package of an extra."""
 GENERATOR = {"max_epochs": 1, "n_hidden": 32, "n_blocks": 1}
@@ -142,8 +144,14 @@ def test_shared_parameters_are_described_in_the_order_of_the_arguments():
     assert all_shared.__doc__ == head + "c\n    Three." + tail
 
 
+@pytest.mark.parametrize("name", ALONE)
+def test_examples_without_a_model_print_what_they_say(name):
+    if wrong := failures(FUNCTIONS[name], name, {}):
+        pytest.fail(wrong, pytrace=False)
+
+
 @pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in ALONE])
 def test_examples_of_functions_print_what_they_say(name, systems):
     if name in EXTRAS and importlib.util.find_spec(EXTRAS[name]) is None:
         pytest.skip(f"{EXTRAS[name]} is not installed")
