@@ -41,7 +41,7 @@ class Keys:
 
     @property
     def pca(self) -> str:
-        """``obsm``: principal components of standardised expression, which tell how far cells are apart."""
+        """``obsm``: principal components of standardised expression, which measure how far cells are apart."""
         return f"X_{self.key}_pca"
 
     @property
@@ -81,7 +81,7 @@ class Keys:
 
     @property
     def time(self) -> str:
-        """``obs``: time that the cell's latent tells, of models that were set up with times."""
+        """``obs``: time predicted from the cell's latent, for models that were set up with times."""
         return f"{self.key}_time"
 
     @property

@@ -86,7 +86,7 @@ def test_equations_that_were_not_solved_are_an_error(ordered, monkeypatch):
     ht.tl.fate_probabilities(ordered, ["ASG", "AWA"], groupby="cell_type")
     before = ordered.obsm["hdtree_fates"].copy()
     monkeypatch.setattr(_walk_solver, "DIRECT_STATES", 0)
-    monkeypatch.setattr(_walk_solver, "MOST_STEPS", 0)
+    monkeypatch.setattr(_walk_solver, "MAX_STEPS", 0)
     with pytest.raises(RuntimeError, match="not solved"):
         ht.tl.fate_probabilities(ordered, ["AWB", "AWA"], groupby="cell_type")
     assert ordered.obsm["hdtree_fates"].equals(before)

@@ -23,6 +23,7 @@ LIGHT_NAMES = "ht.tl, ht.pl, ht.get, ht.metrics, ht.datasets, ht.Tree"
 # is pure numbers, and they import none.
 ROOMS: dict[str, set[str]] = {
     "_disk": set(),
+    "_docs": set(),
     "_errors": set(),
     "_keys": set(),
     "nn": set(),
@@ -43,8 +44,8 @@ ROOMS: dict[str, set[str]] = {
     "get": {"_disk", "_errors", "_keys", "tree"},
     "metrics": {"_errors", "_keys", "tree"},
     "datasets": {"_errors", "_keys", "tree"},
-    "pl": {"_errors", "_keys", "tree", "stats", "get"},
-    "tl": {"_errors", "_keys", "tree", "graph", "stats", "get"},
+    "pl": {"_docs", "_errors", "_keys", "tree", "stats", "get"},
+    "tl": {"_docs", "_errors", "_keys", "tree", "graph", "stats", "get"},
 }  # fmt: skip
 # What stands above all rooms: the lazy top level and programs.
 ABOVE = {"__init__", "demo"}
@@ -52,6 +53,7 @@ ABOVE = {"__init__", "demo"}
 # Other packages: a room of the first table may import those and the standard library, one of the second all but those.
 ONLY: dict[str, set[str]] = {
     "_disk": {"anndata", "h5py"},
+    "_docs": set(),
     "_errors": {"numpy", "pandas", "scipy"},
     "_keys": set(),
     "tree": {"networkx", "numpy", "pandas", "scipy"},

@@ -69,7 +69,7 @@ def test_resident_minibatches_are_those_of_the_ordinary_loader(cells, kind, enco
 
 
 def test_expression_is_read_of_a_share_of_the_anchors_only(cells, monkeypatch):
-    monkeypatch.setattr("hdtree_sc.data._splitter.FEWEST_DECODED", 8)
+    monkeypatch.setattr("hdtree_sc.data._splitter.MIN_DECODED", 8)
     ht.HDTree.setup_anndata(cells)
     model = ht.HDTree(cells)
     rows = np.arange(cells.n_obs, dtype=np.float32)[:, None]

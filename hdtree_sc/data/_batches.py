@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GUIDES = 50
-"""So many cells of its batch that have a partner tell a cell where to go."""
+"""A cell is moved by this many cells of its batch that have a partner."""
 REACH = 1.25
 """A neighbour in another batch may be so many times farther than the k-th in the own batch."""
 

@@ -19,13 +19,13 @@ from hdtree_sc.graph import nearest_neighbors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-FEWEST_DECODED = 64
+MIN_DECODED = 64
 """The likelihood is taken of at least so many cells of a minibatch, or of all if there are fewer."""
 ANCHOR_BATCH = 4096
 
 
 class PairSampler(Sampler[NDArray[np.int64]]):
-    """Rows of each minibatch: b anchors, then one neighbour of each, drawn anew every epoch.
+    """Rows of each minibatch: b anchors, then one neighbour of each, drawn again every epoch.
 
     One vectorised gather per minibatch; the neighbours come from the same side of the split as the anchors.
 
@@ -113,7 +113,8 @@ class PairSplitter(DataSplitter):
         Seed of the pair draws; None uses ``scvi.settings.seed``.
     encoder_input
         Gives what the encoder reads of each cell, (n_cells, p), and the library sizes, (n_cells, 1). Cells are then not
-        normalised and projected anew in every minibatch. Without it minibatches hold the expression of all their cells.
+        normalised and projected again in every minibatch. Without it minibatches hold the expression of all their
+        cells.
     decoded_share
         Share of each minibatch's anchors, drawn at random as the minibatch is, whose expression is decoded; at least 64
         cells. Used with ``encoder_input`` only.
@@ -238,7 +239,7 @@ class PairSplitter(DataSplitter):
         if self.encoder_input is None:
             return n_rows
         n_anchors = n_rows // 2
-        return min(n_anchors, max(FEWEST_DECODED, round(self.decoded_share * n_anchors)))
+        return min(n_anchors, max(MIN_DECODED, round(self.decoded_share * n_anchors)))
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the device: Lightning keeps a trainer's loaders for as long as the model lives."""

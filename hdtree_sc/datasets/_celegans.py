@@ -47,6 +47,13 @@ def celegans() -> AnnData:
     365, eaax1971 (2019), GEO accession GSE126954; please cite it. Taken from the example data of
     cole-trapnell-lab/monocle3 (``inst/extdata/worm_embryo``; MIT licence). The data are public at GEO and remain their
     authors'. ``benchmarks/make_celegans.py`` made the file.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> adata = ht.datasets.celegans()
+    >>> adata.shape, adata.obs["cell_type"].nunique()
+    ((1444, 10000), 9)
     """
     from anndata import read_h5ad
 

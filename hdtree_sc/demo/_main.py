@@ -1,4 +1,4 @@
-"""From the bundled cells to figures and a report, with the steps told on the way."""
+"""From the bundled cells to figures and a report, with the steps printed on the way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 QUIET = ("lightning.pytorch", "lightning.fabric", "scvi")
-"""Loggers that tell tips and hardware. Lightning sets their levels when it is imported."""
+"""Loggers of tips and hardware. Lightning sets their levels when it is imported."""
 
 
 class Steps:
@@ -33,7 +33,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, *, talks: bool = False) -> Iterator[list[str]]:
-        """One step; what is put into the list that it yields is told with its seconds.
+        """One step; what is put into the list that it yields is printed with its seconds.
 
         Parameters
         ----------
@@ -48,8 +48,8 @@ class Steps:
         start = perf_counter()
         yield notes
         self.seconds[name] = perf_counter() - start
-        told = ", ".join([f"{self.seconds[name]:.1f} s", *notes])
-        print(f"{head} {told}" if talks else told, flush=True)
+        line = ", ".join([f"{self.seconds[name]:.1f} s", *notes])
+        print(f"{head} {line}" if talks else line, flush=True)
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for module in ("lightning", "scvi", "anndata", "torch"):
                 warnings.filterwarnings("ignore", module=module)
-            warnings.filterwarnings("ignore", message="Training was interrupted")  # told by the demo itself
+            warnings.filterwarnings("ignore", message="Training was interrupted")  # the demo says so itself
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -120,7 +120,7 @@ def run(folder: Path, *, max_epochs: int | None, seed: int, progress: bool) -> l
         from hdtree_sc.demo import _analysis, _figures, _measures, _report
 
         adata = _analysis.load_cells()
-        # Made first, so that a folder that cannot be written to is told before the work.
+        # Made first, so that a folder that cannot be written to is reported before the work.
         folder.mkdir(parents=True, exist_ok=True)
         notes.append(f"{adata.n_obs:,} cells, {adata.n_vars:,} genes")
     with quiet(), steps.step("train HDTree", talks=True) as notes:

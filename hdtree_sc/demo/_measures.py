@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hdtree_sc.model import HDTree
 
-LEAST_CELLS = 30
+MIN_CELLS = 30
 """Types with fewer cells are left out of the mean within types."""
 PACKAGES = (
     "hdtree-sc", "torch", "scvi-tools", "lightning", "anndata", "scanpy", "numpy", "pandas", "scipy", "scikit-learn",
@@ -96,7 +96,7 @@ def measure(adata: AnnData, model: HDTree, path: pd.DataFrame) -> Results:
         "Distance to the root cell in PCA": np.linalg.norm(components - components[root], axis=1),
     }
     types = by_type(orders, adata.obs["time"], adata.obs["cell_type"])
-    counted = types["Cells"] >= LEAST_CELLS
+    counted = types["Cells"] >= MIN_CELLS
     return Results(
         n_leaves=len(tree.leaves),
         depth=tree.depth,
@@ -217,7 +217,7 @@ def machine(model: HDTree) -> dict[str, str]:
 
 
 def peak_memory() -> float | None:
-    """Largest memory of this process so far in MiB; None on systems that do not tell."""
+    """Largest memory of this process so far in MiB; None on systems that do not report it."""
     try:
         import resource
     except ImportError:  # Windows

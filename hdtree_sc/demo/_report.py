@@ -14,7 +14,7 @@ import pandas as pd
 
 from hdtree_sc.demo import _analysis
 from hdtree_sc.demo._figures import DPI, FIGURES
-from hdtree_sc.demo._measures import LEAST_CELLS, Results, machine, peak_memory, versions
+from hdtree_sc.demo._measures import MIN_CELLS, Results, machine, peak_memory, versions
 from hdtree_sc.tree import Tree
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def page(
         "nmi": _number(results.trees["NMI"].iloc[0]),
         "rho": _number(results.orders["All cells"].iloc[0]),
         "rho_within": _number(results.orders["Within types"].iloc[0]),
-        "least_cells": LEAST_CELLS,
+        "least_cells": MIN_CELLS,
         "source": _analysis.SOURCE,
         "target": _analysis.TARGET,
         "n_steps": len(results.path),
@@ -84,7 +84,7 @@ def page(
         "epochs": model.trainer.current_epoch,
         "steps": f"{model.trainer.global_step:,}",
         "step_time": f"{1000 * seconds['train HDTree'] / max(1, model.trainer.global_step):.0f} ms",
-        "memory": "not told by this system" if memory is None else f"{memory:,.0f} MiB",
+        "memory": "not reported by this system" if memory is None else f"{memory:,.0f} MiB",
         "seed": seed,
         "command": f"python -m hdtree_sc.demo --seed {seed}" + (f" --max-epochs {max_epochs}" if max_epochs else ""),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -72,6 +72,10 @@ def diffusion_loss(
     Returns
     -------
     Loss of each row, (n,).
+
+    References
+    ----------
+    Min-SNR weights: Hang et al., arXiv 2303.09556. Target ``"v"``: Salimans and Ho, arXiv 2202.00512.
     """
     alpha, sigma = alpha_sigma(level)
     answer = network(alpha * x0 + sigma * noise, level)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Method = Literal["ancestral", "ddim", "dpm"]
 METHODS = ("ancestral", "ddim", "dpm")
 
-LEAST_RATIO = 1e-3
+MIN_RATIO = 1e-3
 """A step that is shorter than this share of the next one is not looked back at."""
 
 
@@ -60,6 +60,11 @@ def integrate(
     ValueError
         If the method is unknown, or the way of ``"ancestral"`` leads up: noise is added with
         ``alpha_sigma``, not integrated.
+
+    References
+    ----------
+    Ho et al., arXiv 2006.11239 (ancestral); Song et al., arXiv 2010.02502 (DDIM); Lu et al., arXiv 2211.01095
+    (DPM-Solver++).
     """
     if method not in METHODS:
         msg = f"method: {method!r} is none of {', '.join(METHODS)}."
@@ -83,8 +88,8 @@ def integrate(
             continue
         estimate = data
         last = levels[i - 1].item() - level
-        # a last step that is tiny beside this one tells no slope: all it saw is rounding
-        if method == "dpm" and before is not None and sigma_next > 0.0 and abs(last) > LEAST_RATIO * abs(level - after):
+        # a last step that is tiny beside this one gives no slope: all it saw is rounding
+        if method == "dpm" and before is not None and sigma_next > 0.0 and abs(last) > MIN_RATIO * abs(level - after):
             # straight line in log-SNR through the estimates of this step and of the last, taken at its middle
             ratio = (level - after) / last
             estimate = data + 0.5 * ratio * (data - before)

@@ -1,4 +1,4 @@
-"""How much noise at which time, told in one number: the noise level ``h = -log SNR``."""
+"""How much noise at which time, as one number: the noise level ``h = -log SNR``."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ class NoiseSchedule:
     ------
     ValueError
         If the kind is unknown or the levels are not in order.
+
+    References
+    ----------
+    Nichol and Dhariwal, arXiv 2102.09672 (cosine); Ho et al., arXiv 2006.11239, and Song et al., arXiv 2011.13456
+    (linear); noise as a log signal-to-noise ratio: Kingma et al., arXiv 2107.00630.
     """
 
     kind: Literal["cosine", "linear"] = "cosine"

@@ -43,6 +43,15 @@ def lineage_tree(adata: AnnData, groupby: str | None = None, key: str = "hdtree"
         If there is no lineage, or no such column.
     ValueError
         If no cell has a group.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.lineage_tree(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA", groupby="cell_type")
+    >>> tree = ht.get.lineage_tree(adata, "cell_type")
+    >>> tree.root
+    'Neuroblast_ASG_AWA'
+    >>> text = tree.to_newick()
     """
     stones = milestones(adata, key)
     if groupby is not None:
@@ -151,10 +160,10 @@ def _of_groups(adata: AnnData, stones: pd.DataFrame, groupby: str, key: str) -> 
         rows += [(names[one], up, float(time.iloc[one]), int(held[one])) for one in here]
         # what comes later comes from the group that stands here alone, or from the milestone
         above[node] = len(rows) - 1 if len(here) == 1 else up
-    labels, parents, told, own = zip(*rows, strict=True)
+    labels, parents, times, own = zip(*rows, strict=True)
     tree = Tree(labels, parents)
     row = pd.Index(labels).get_indexer(tree.nodes)
     return Tree(
-        tree.nodes, tree.parents, lengths=_lengths(tree, np.array(told)[row]),
+        tree.nodes, tree.parents, lengths=_lengths(tree, np.array(times)[row]),
         n_cells=subtree_sums(tree, np.array(own)[row]),
     )  # fmt: skip

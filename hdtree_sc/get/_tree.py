@@ -29,5 +29,14 @@ def tree(adata: AnnData, key: str = "hdtree") -> Tree:
     ------
     KeyError
         There is no tree under this key; the message says what to run.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> tree = ht.get.tree(adata)
+    >>> tree.n_cells[0].item() == adata.n_obs
+    True
+    >>> tree.cut(n_leaves=3).leaves
+    ('0.0', '0.1', '1')
     """
     return Tree.from_adata(adata, key)

@@ -41,6 +41,13 @@ def treedata(adata: AnnData, key: str = "hdtree") -> Any:
         If the tree or the leaf column is missing.
     ValueError
         If some cells have no node, cells have the same name, or there are no cells.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> tdata = ht.get.treedata(adata)
+    >>> list(tdata.obst)
+    ['hdtree']
     """
     tree = Tree.from_adata(adata, key=key)
     node = node_of_cells(adata, tree, key=key)

@@ -75,6 +75,12 @@ def absorption(
     equations are singular in floating point, however small their residual. But within the upper part of such a peak all
     cells share their fate: a walk comes to all of them many times before it leaves. They are merged into one state,
     by sums of positive numbers alone, and what is left is well-conditioned.
+
+    References
+    ----------
+    Absorbing Markov chains: Kemeny and Snell, Finite Markov Chains (1960). Fate probabilities: Setty et al. (Palantir),
+    Nat. Biotechnol. 37, 451 (2019); Lange et al. (CellRank), Nat. Methods 19, 159 (2022). Soft bias: Stassen et al.
+    (VIA), Nat. Commun. 12, 5528 (2021).
     """
     fixed = end >= 0
     own = np.where(fixed[:, None], np.eye(n_ends)[end], 0.0)

@@ -62,7 +62,7 @@ def link_linkage(links: NDArray[np.float64], centroids: NDArray[np.floating]) ->
     """Merge the pair of groups with the most links for their degrees, again and again.
 
     Average linkage on observed over expected links: it follows where cells are dense, so a group may be of any shape,
-    and it does not ask how many cells a micro-code holds. Groups without any link are told apart by a vanishing
+    and it does not ask how many cells a micro-code holds. Groups without any link are distinguished by a vanishing
     amount of kernel mass between their centroids, so one tree always results.
 
     Parameters
@@ -75,6 +75,11 @@ def link_linkage(links: NDArray[np.float64], centroids: NDArray[np.floating]) ->
     Returns
     -------
     Linkage with non-decreasing heights ``log(1 + 1 / ratio)``.
+
+    References
+    ----------
+    Paris: Bonald, Charpentier, Galland and Hollocou, Hierarchical graph clustering using node pair sampling, arXiv
+    1806.01664 (2018); here with a little weight between groups that no link joins.
     """
     m = len(links)
     out = np.empty((m - 1, 4))
@@ -106,7 +111,7 @@ FAR_SHARE = 0.2
 def information_linkage(
     links: NDArray[np.float64], centroids: NDArray[np.floating], sizes: NDArray[np.number], *, least: int = 1
 ) -> tuple[NDArray[np.int64], Linkage]:
-    r"""Merge the pair of groups whose cells' walks tell them apart least, again and again.
+    r"""Merge the pair of groups whose cells' walks differ least, again and again.
 
     Every group has a distribution :math:`P_i` of where a walk of eight steps that starts in it ends. Joining groups of
     masses :math:`p_i, p_j` loses the information :math:`(p_i + p_j)\,\mathrm{JS}(P_i, P_j)` on where a cell goes
@@ -222,6 +227,10 @@ def ward_linkage(centroids: NDArray[np.floating], sizes: NDArray[np.number]) -> 
     Returns
     -------
     Linkage; heights are the square root of twice the growth in scatter, as SciPy's.
+
+    References
+    ----------
+    Ward, Hierarchical grouping to optimize an objective function, J. Am. Stat. Assoc. 58, 236 (1963).
     """
     m = len(sizes)
     out = np.empty((m - 1, 4))

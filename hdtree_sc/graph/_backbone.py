@@ -132,7 +132,7 @@ def backbone(
 def edge_support(grown: Backbone, neighbors: NDArray[np.integer], n_boot: int, seed: int) -> NDArray[np.float64]:
     """Share of replicates in which each milestone comes from the same branch, (m,); NaN of the root.
 
-    A replicate draws the cells anew, with their links; milestones stay.
+    A replicate draws cells with replacement, with their links; milestones stay.
 
     Parameters
     ----------
@@ -188,8 +188,8 @@ def _parents(links: NDArray[np.float64], middle: NDArray[np.float64], order: NDA
     parent = np.full(len(middle), -1)
     for i, milestone in enumerate(order[1:], start=1):
         earlier = order[:i]
-        told = ratio[milestone, earlier]
-        parent[milestone] = earlier[told.argmax()] if told.max() > 0 else earlier[-1]
+        links = ratio[milestone, earlier]
+        parent[milestone] = earlier[links.argmax()] if links.max() > 0 else earlier[-1]
     return parent
 
 

@@ -1,4 +1,4 @@
-"""Cut a set of micro-codes in two where it tells most about where walks over their links end."""
+"""Cut a set of micro-codes in two where the cut is most informative about where walks over their links end."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ def best_bisection(
     Returns
     -------
     Which groups are on the second side, bool (m,); None if there is no cut with ``least`` cells on both.
+
+    References
+    ----------
+    Slonim and Tishby, Agglomerative information bottleneck, NIPS 12 (1999).
     """
     if len(links) < 2:
         return None

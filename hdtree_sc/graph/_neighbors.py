@@ -41,6 +41,10 @@ def nearest_neighbors(
     Returns
     -------
     Indices (n, k) and distances (n, k), nearest first, the point itself excluded; (m, k) for queries.
+
+    References
+    ----------
+    Approximate search: Dong, Moses and Li, Efficient k-nearest neighbor graph construction, WWW (2011).
     """
     points = np.ascontiguousarray(points, dtype=np.float32)
     n = len(points)

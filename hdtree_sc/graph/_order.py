@@ -95,10 +95,10 @@ def consensus_order(
             reached = np.isfinite(way)
             # fewer edges make all ways longer
             ways.append(np.where(reached, way / max(float(np.median(way[reached])), 1e-12), np.nan))
-    told = np.array(ways)
-    never = np.isnan(told).all(0)
-    told[:, never] = np.inf
-    return finished(np.nanmedian(told, axis=0), connectivities, starts, part)
+    all_ways = np.array(ways)
+    never = np.isnan(all_ways).all(0)
+    all_ways[:, never] = np.inf
+    return finished(np.nanmedian(all_ways, axis=0), connectivities, starts, part)
 
 
 def order_along(

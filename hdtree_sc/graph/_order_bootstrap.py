@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DETOUR = 4.0
 """Where a way passes a cell or an edge that was not drawn, it is so many times longer.
 
-Neighbours searched anew among the drawn cells would reach over the gap. If no way led there, what lies behind a thin
+Neighbours searched again among the drawn cells would reach over the gap. If no way led there, what lies behind a thin
 neck would be lost in most replicates.
 """
 LEVEL = 0.95
@@ -52,7 +52,7 @@ def bootstrap(
 
     A replicate draws as many cells as there are, with replacement, and every edge a Poisson(1) number of times. Ways
     avoid cells and edges that were not drawn, and averages weigh neighbours by how often they and the edge were drawn,
-    so that a cell that was not drawn is told by the others. The start is drawn too: the medoid of
+    so that a cell that was not drawn gets its value from the others. The start is drawn too: the medoid of
     a resampled group, or the given cell or one of its neighbours, by the strength of their edge. Every replicate is
     stretched to agree best with the estimate, since the end of the scale, the one farthest cell, says nothing about
     the order.
@@ -80,8 +80,8 @@ def bootstrap(
     """
     rng = np.random.default_rng(seed)
     edges = _Edges(distances, connectivities, bridges)
-    told = np.empty((n_boot, len(time)), dtype=np.float32)
-    for replicate in told:
+    replicates = np.empty((n_boot, len(time)), dtype=np.float32)
+    for replicate in replicates:
         begin = np.array([edges.near(start, rng) for start in starts])
         if root_group is not None:
             begin[0] = medoid(latent, rng.choice(root_group, len(root_group)))
@@ -90,11 +90,11 @@ def bootstrap(
         across = np.bincount(part, weights=way * time, minlength=len(starts))
         scale = across / np.maximum(np.bincount(part, weights=way**2, minlength=len(starts)), 1e-12)
         replicate[:] = way * scale[part]
-    low, high = np.quantile(told, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0], axis=0)
+    low, high = np.quantile(replicates, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0], axis=0)
     return Interval(
         low=np.clip(np.minimum(low, time), 0.0, 1.0),
         high=np.clip(np.maximum(high, time), 0.0, 1.0),
-        sd=told.std(0, dtype=float, ddof=1),
+        sd=replicates.std(0, dtype=float, ddof=1),
     )
 
 

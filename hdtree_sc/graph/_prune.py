@@ -56,6 +56,11 @@ def modularity_gains(tree: Tree, links: NDArray[np.floating], *, resolution: flo
     Returns
     -------
     Gain of each node's split, (n_nodes,); 0 for leaves.
+
+    References
+    ----------
+    Newman and Girvan, Finding and evaluating community structure in networks, Phys. Rev. E 69, 026113 (2004); with a
+    resolution: Reichardt and Bornholdt, Phys. Rev. E 74, 016110 (2006).
     """
     total = max(float(links.sum()), 1.0)
     # links within each subtree: a block on the diagonal, as nodes are in pre-order
@@ -85,6 +90,10 @@ def prune(tree: Tree, gains: NDArray[np.floating]) -> Tree:
     -------
     The tree without the splits that, with all below them, do not pay. A split that does not pay by itself stays where
     one below it does.
+
+    References
+    ----------
+    Cost-complexity pruning: Breiman, Friedman, Olshen and Stone, Classification and Regression Trees (1984).
     """
     best = np.asarray(gains, dtype=float).copy()
     closed = np.zeros(len(tree), dtype=bool)

@@ -29,6 +29,10 @@ def over_expected(links: NDArray[np.floating], sizes: NDArray[np.number]) -> NDA
     Returns
     -------
     Ratio (m, m), NaN where none are expected.
+
+    References
+    ----------
+    Wolf et al. (PAGA), Genome Biol. 20, 59 (2019).
     """
     degree = links.sum(1)
     expected = (np.outer(degree, sizes) + np.outer(sizes, degree)) / max(int(sizes.sum()) - 1, 1)

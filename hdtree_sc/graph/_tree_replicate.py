@@ -1,4 +1,4 @@
-"""A tree built anew on resampled cells, by the procedure that a model builds its tree with, without training."""
+"""A tree built on resampled cells, by the procedure that a model builds its tree with, without training."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _leaf_slots(
 def _without_small(
     z: NDArray[np.float32], group: NDArray[np.int64], weight: NDArray[np.float64], min_cells: int
 ) -> NDArray[np.int64]:
-    """Groups numbered anew, the cells of those that are too small being in the nearest that is not."""
+    """Groups renumbered, the cells of those that are too small being in the nearest that is not."""
     sizes = np.bincount(group, weights=weight)
     kept = np.flatnonzero(sizes >= min(min_cells, sizes.max()))
     number = np.full(len(sizes), -1)

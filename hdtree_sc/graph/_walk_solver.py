@@ -23,7 +23,7 @@ COARSE_STATES = 1_000
 """States are merged with the neighbour that they step to most until no more than this many are left."""
 TOLERANCE = 1e-12
 """Largest residual, per equation, that iteration leaves."""
-MOST_STEPS = 500
+MAX_STEPS = 500
 MAX_ERROR = 1e-3
 """Largest error of a solution that is given out."""
 
@@ -72,6 +72,10 @@ def solve_walk(
     ``1 - step`` is positive and its row sums are these numbers. So they are solved for as well, and the product is the
     bound. Iteration is BiCGSTAB with a two-grid preconditioner: Gauss-Seidel in the order of the rows, and equations of
     aggregates, in which each state has joined the neighbour that it steps to most.
+
+    References
+    ----------
+    BiCGSTAB: van der Vorst, SIAM J. Sci. Stat. Comput. 13, 631 (1992).
     """
     n = step.shape[0]
     stay = (sparse.identity(n, format="csr") - step).tocsr()
@@ -112,7 +116,7 @@ def _iteration(stay: sparse.csr_matrix, step: sparse.csr_matrix, log_degree: NDA
     def solve(right: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
         # whether it converged is seen from the residual, whatever BiCGSTAB says of its own
         columns = [
-            bicgstab(stay, column, rtol=0.0, atol=tolerance, maxiter=MOST_STEPS, M=operator)[0] for column in right.T
+            bicgstab(stay, column, rtol=0.0, atol=tolerance, maxiter=MAX_STEPS, M=operator)[0] for column in right.T
         ]
         return np.stack(columns, 1)
 

@@ -33,7 +33,7 @@ class Meetings:
         self.n_nodes = len(tree)
         ordered = at[order]
         # of the nodes after one leaf up to the next, the highest is a child of their common ancestor; level and node
-        # in one number, so that a minimum over levels tells the node
+        # in one number, so that a minimum over levels gives the node
         above = tree.parents[: ordered[-1] + 1]
         marked = (tree.levels[: ordered[-1] + 1] - 1) * self.n_nodes + above
         rows = [np.minimum.reduceat(marked, ordered[:-1] + 1)]

@@ -31,6 +31,12 @@ def leaf_purity(leaf: ArrayLike, labels: ArrayLike) -> float:
     ------
     ValueError
         Missing entries, no cells, or different lengths.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.metrics.leaf_purity(["0", "0", "0", "1"], ["A", "A", "B", "B"])
+    0.75
     """
     n = _check.same_length(leaf=leaf, labels=labels)
     counts = _check.table(*_check.groups("leaf", leaf), *_check.groups("labels", labels))
@@ -58,6 +64,16 @@ def clustering_accuracy(labels: ArrayLike, clusters: ArrayLike) -> float:
     ------
     ValueError
         Missing entries, no cells, or different lengths.
+
+    References
+    ----------
+    Kuhn, The Hungarian method for the assignment problem, Nav. Res. Logist. Q. 2, 83 (1955).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.metrics.clustering_accuracy(["A", "A", "B", "B"], ["0", "0", "0", "1"])
+    0.75
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -51,6 +51,18 @@ def cophenetic_correlation(
     ------
     ValueError
         Fewer than three shared leaves, a table that is not square, not symmetric or not finite, or an unknown method.
+
+    References
+    ----------
+    Sokal and Rohlf, The comparison of dendrograms by objective methods, Taxon 11, 33 (1962).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> a = ht.Tree.from_newick("((A:1,B:1):1,(C:1,D:1):1);")
+    >>> b = ht.Tree.from_newick("((A:2,B:2):3,(C:2,D:2):3);")
+    >>> round(ht.metrics.cophenetic_correlation(a, b), 6)
+    1.0
     """
     if method not in ("spearman", "pearson"):
         msg = f"method: {method!r} is unknown; choose 'spearman' or 'pearson'."

@@ -42,6 +42,17 @@ def dendrogram_purity(tree: Tree, leaf: Sequence[str] | NDArray[np.object_], lab
         A cell's node is not in the tree.
     ValueError
         Missing labels, no cells, or different lengths.
+
+    References
+    ----------
+    Heller and Ghahramani, Bayesian hierarchical clustering, ICML (2005).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> tree = ht.Tree.from_newick("((a,b)ab,c)root;")
+    >>> ht.metrics.dendrogram_purity(tree, ["a", "a", "b", "c"], ["X", "X", "X", "Y"])
+    1.0
     """
     _check.same_length(leaf=leaf, labels=labels)
     group, n_groups = _check.groups("labels", labels)

@@ -34,6 +34,13 @@ def time_neighborhood_ratio(X: ArrayLike, time: ArrayLike, k: int = 30) -> float
     ------
     ValueError
         Missing times, coordinates that are not finite, different lengths, or not more than `k` cells.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> X = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]]
+    >>> ht.metrics.time_neighborhood_ratio(X, [0, 0, 0, 1, 1, 1], k=2)
+    1.0
     """
     from sklearn.neighbors import NearestNeighbors
 

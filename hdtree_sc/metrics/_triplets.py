@@ -48,6 +48,19 @@ def triplet_accuracy(
     ------
     ValueError
         Fewer than three shared leaves, or none of their triplets is resolved in `tree_a`.
+
+    References
+    ----------
+    Triplets correct: Jones et al. (Cassiopeia), Genome Biol. 21, 92 (2020).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> truth = ht.Tree.from_newick("((A,B),C);")
+    >>> ht.metrics.triplet_accuracy(truth, ht.Tree.from_newick("((A,B),C);"))
+    1.0
+    >>> ht.metrics.triplet_accuracy(truth, ht.Tree.from_newick("((A,C),B);"))
+    0.0
     """
     known = set(tree_b.leaves)
     shared = [name for name in tree_a.leaves if name in known]

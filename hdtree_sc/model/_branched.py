@@ -113,7 +113,7 @@ class BranchedDiffusion(ClassTreeModel):
     >>> ht.BranchedDiffusion.setup_anndata(adata, labels_key="cell_type")
     >>> model = ht.BranchedDiffusion(adata)
     >>> model.train()
-    >>> model.get_branch_points()
+    >>> points = model.get_branch_points()
     >>> awc = model.transmute(source="ADL", target="AWC")
 
     References

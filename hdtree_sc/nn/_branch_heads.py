@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from hdtree_sc.nn._denoiser import N_TOLD, Denoiser
+from hdtree_sc.nn._denoiser import N_MODULATION, Denoiser
 from hdtree_sc.nn._stacked import StackedLinear
 
 HEAD_WIDTH = 128
@@ -36,19 +36,19 @@ class BranchHeads(nn.Module):
         self.n_heads = n_heads
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.first = StackedLinear(n_heads, n_hidden, width)
-        self.modulation = StackedLinear(n_heads, N_TOLD, 3 * width, zero=True)
+        self.modulation = StackedLinear(n_heads, N_MODULATION, 3 * width, zero=True)
         self.inner = StackedLinear(n_heads, width, width)
         self.answer = StackedLinear(n_heads, width, n_features, zero=True)
 
-    def forward(self, hidden: torch.Tensor, told: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, modulator: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
         """Answer of each row's head.
 
         Parameters
         ----------
         hidden
             What the trunk says, (n, n_hidden).
-        told
-            Noise level and condition, (n, N_TOLD).
+        modulator
+            Noise level and condition, (n, N_MODULATION).
         head
             Head of each row, int (n,).
 
@@ -63,7 +63,7 @@ class BranchHeads(nn.Module):
             return room.index_copy(0, slot, rows).reshape(len(tile_head), size, -1)
 
         x = self.first(laid_out(hidden), tile_head)
-        shift, scale, gate = self.modulation(laid_out(told), tile_head).chunk(3, dim=2)
+        shift, scale, gate = self.modulation(laid_out(modulator), tile_head).chunk(3, dim=2)
         inner = self.inner(nn.functional.silu(torch.addcmul(shift, self.norm(x), 1.0 + scale)), tile_head)
         x = nn.functional.silu(self.norm(x + gate * inner))
         return self.answer(x, tile_head).flatten(0, 1)[slot]
@@ -113,9 +113,9 @@ class HeadedDenoiser(Denoiser):
         -------
         Answer, float32 (n, n_features).
         """
-        hidden, told = self.trunk(x, level, condition)
+        hidden, modulator = self.trunk(x, level, condition)
         hidden = self.last(hidden)
-        return torch.stack([self.heads(hidden, told, head) for head in heads]).mean(0).float()
+        return torch.stack([self.heads(hidden, modulator, head) for head in heads]).mean(0).float()
 
 
 def tiles(head: torch.Tensor, n_heads: int) -> tuple[torch.Tensor, torch.Tensor, int]:

@@ -149,7 +149,7 @@ class TreeCodebook(nn.Module):
 
     @torch.no_grad()
     def update(self, z: torch.Tensor, leaf: torch.Tensor) -> None:
-        """One EMA step of the leaf codes, carried up to the root.
+        """One EMA step of the leaf codes, propagated up to the root.
 
         Statistics are summed over all processes first, so every rank of a distributed run holds the same codes.
         """
@@ -243,7 +243,7 @@ class TreeCodebook(nn.Module):
         min_cells: int = 10,
         generator: torch.Generator | None = None,
     ) -> int:
-        """Grow the surroundings of dead leaves anew.
+        """Regrow the subtrees around dead leaves.
 
         A leaf that lost its cells takes its place from its sibling's: everything below their parent is split again,
         with as many leaves as there were. The rest of the tree stays as it is.
@@ -270,7 +270,7 @@ class TreeCodebook(nn.Module):
         dead = (self.is_leaf() & (held < min_share * len(z))).nonzero().squeeze(1)
         for node in dead[dead > 0].tolist():
             if not self.active[node]:
-                continue  # gone with an earlier one's surroundings
+                continue  # gone with an earlier one's subtree
             parent = (node - 1) // 2
             below = self.subtree(parent)
             n_leaves = int((self.is_leaf() & below).sum())

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 N_FREQUENCIES = 16
-N_TOLD = 64
-"""Width in which noise level and condition are told to the blocks: wider, most of the work would be telling."""
+N_MODULATION = 64
+"""Width in which the blocks read noise level and condition: wider, most of the work would be there."""
 
 
 class Denoiser(nn.Module):
@@ -41,8 +41,10 @@ class Denoiser(nn.Module):
         # waves from far longer than the range of noise levels, some 20, down to a fraction of a unit
         waves = torch.logspace(math.log10(40.0), math.log10(0.5), N_FREQUENCIES)
         self.register_buffer("frequencies", 2.0 * math.pi / waves, persistent=False)
-        self.level = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, N_TOLD), nn.SiLU(), nn.Linear(N_TOLD, N_TOLD))
-        self.condition = nn.Linear(n_condition, N_TOLD)
+        self.level = nn.Sequential(
+            nn.Linear(2 * N_FREQUENCIES, N_MODULATION), nn.SiLU(), nn.Linear(N_MODULATION, N_MODULATION)
+        )
+        self.condition = nn.Linear(n_condition, N_MODULATION)
         self.first = nn.Linear(n_features, n_hidden)
         self.blocks = nn.ModuleList(_Block(n_hidden, dropout) for _ in range(n_blocks))
         answer = nn.Linear(n_hidden, n_features)
@@ -69,13 +71,13 @@ class Denoiser(nn.Module):
         return self.last(self.trunk(x, level, condition)[0]).float()
 
     def trunk(self, x: torch.Tensor, level: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What comes out of the blocks, (n, n_hidden), and what they were told of level and condition, (n, N_TOLD)."""
+        """What comes out of the blocks, (n, n_hidden), and what they read of level and condition, (n, N_MODULATION)."""
         angle = level.float() * self.frequencies
-        told = nn.functional.silu(self.level(torch.cat([angle.sin(), angle.cos()], 1)) + self.condition(condition))
+        modulator = nn.functional.silu(self.level(torch.cat([angle.sin(), angle.cos()], 1)) + self.condition(condition))
         hidden = self.first(x)
         for block in self.blocks:
-            hidden = block(hidden, told)
-        return hidden, told
+            hidden = block(hidden, modulator)
+        return hidden, modulator
 
 
 class _Block(nn.Module):
@@ -83,10 +85,10 @@ class _Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.net = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, width))
-        self.modulation = nn.Linear(N_TOLD, 3 * width)
+        self.modulation = nn.Linear(N_MODULATION, 3 * width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-        shift, scale, gate = self.modulation(told).chunk(3, dim=1)
+    def forward(self, x: torch.Tensor, modulator: torch.Tensor) -> torch.Tensor:
+        shift, scale, gate = self.modulation(modulator).chunk(3, dim=1)
         return x + gate * self.net(torch.addcmul(shift, self.norm(x), 1.0 + scale))

@@ -296,7 +296,7 @@ class LatentTree(nn.Module):
         z = said_mean[:0]
         for level, (first, last) in enumerate(plan.levels):
             if level == 0:
-                # the root is told by the cell alone, as published
+                # the root reads the cell alone, as published
                 prior = torch.zeros_like(said_mean[:1]), torch.ones_like(said_mean[:1])
                 mean, variance = said_mean[:1], said_variance[:1]
             else:

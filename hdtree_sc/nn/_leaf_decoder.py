@@ -31,7 +31,7 @@ class LeafDecoder(Decoder):
     n_latent, n_features, n_covariates, likelihood, n_hidden, n_layers
         See :class:`Decoder`.
     n_slots
-        Number of leaves that can be told apart.
+        Number of leaves that are distinguished.
     head
         From the hidden layer (..., n_hidden) to the features, in place of a linear map.
 

@@ -1,4 +1,4 @@
-"""Where in a tree the diffusion is told to be: the nodes of a path, each visible below its branch point."""
+"""Which place in a tree the diffusion is conditioned on: the nodes of a path, each visible below its branch point."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ class PathConditioner(nn.Module):
     ------
     ValueError
         If the gate is unknown.
+
+    References
+    ----------
+    Tseng et al., arXiv 2212.10777 (gates of branched diffusion); TreeDiffusion, arXiv 2410.16910 (whole path).
     """
 
     parent: torch.Tensor
@@ -117,11 +121,11 @@ class PathConditioner(nn.Module):
 
     @property
     def opens(self) -> torch.Tensor:
-        """Noise level below which each node is told, (n_nodes,): the branch point of its parent."""
+        """Noise level below which each node is visible, (n_nodes,): the branch point of its parent."""
         return torch.where(self.parent >= 0, self.heights[self.parent.clamp_min(0)], torch.inf)
 
     def deepest_open(self, node: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """Deepest node, int (n,), of each path that is told at noise levels (n, 1) under the ``"step"`` gate."""
+        """Deepest node, int (n,), of each path that is visible at noise levels (n, 1) under the ``"step"`` gate."""
         return (self.on_path[node] * (level < self.opens) * (self.depth + 1)).argmax(1)
 
     def shorten(self, node: torch.Tensor, share: float, generator: torch.Generator | None = None) -> torch.Tensor:

@@ -24,8 +24,8 @@ class ExpressionScaler(nn.Module):
     neighbours are then the right ones. Where cells have so few counts that a typical feature varies no more than
     counting makes it vary, though, variance says little of how much a feature matters: each feature is then divided by
     the square root of its standard deviation (Pareto scaling, van den Berg et al., BMC Genomics 2006). How far cells
-    have come is told better by standardised features, of which each weighs the same, so that the principal components
-    of those are kept too.
+    have come is measured better by standardised features, of which each weighs the same, so that the principal
+    components of those are kept too.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ NEAREST = 10
 """Landmarks that a cell's distance is taken to."""
 PEERS = 5
 """Cells of the same query that a cell listens to."""
-FEWEST = 50
+MIN_QUERY_CELLS = 50
 """A query of fewer cells has no neighbourhoods: each of its cells speaks for itself."""
 CHUNK = 4096
 
@@ -24,10 +24,10 @@ class UnplacedScore(nn.Module):
     """Outlier score of cells with a conformal p-value, kept as buffers of fixed size so that it travels with a model.
 
     Two questions are asked of a cell. How far are its nearest landmarks in the principal components, compared with how
-    far those are from theirs? And how much of its expression is not told by the mean profile that tells it best, which
-    the principal components of the training cells are blind to? Both depend on how deeply a cell was sequenced, which
-    is taken out of them. A single cell of a few hundred counts says little, so that its nearest cells in the query are
-    heard too: a new type comes in numbers.
+    far those are from theirs? And how much of its expression is not explained by the mean profile that explains it
+    best, which the principal components of the training cells are blind to? Both depend on how deeply a cell was
+    sequenced, which is taken out of them. A single cell of a few hundred counts says little, so that its nearest cells
+    in the query are counted too: a new type comes in numbers.
 
     The p-value is the rank of a cell's score among those of training cells that were scored without having been
     looked at (cross-fitted by whoever fills the buffers).
@@ -40,6 +40,10 @@ class UnplacedScore(nn.Module):
         Number of principal components.
     is_count
         Whether values are counts.
+
+    References
+    ----------
+    Conformal p-values: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005).
     """
 
     landmarks: torch.Tensor
@@ -134,7 +138,7 @@ class UnplacedScore(nn.Module):
             Principal components, (n, n_components), in which a cell's peers are found.
         """
         n, panel = int(self.sizes[2]), int(self.sizes[3])
-        together = len(own) >= FEWEST
+        together = len(own) >= MIN_QUERY_CELLS
         score = with_peers(own, components, panel) if together else own
         null = self.null[2 if together else 1, :n].contiguous()
         at_least = n - torch.searchsorted(null, score.contiguous())
@@ -179,7 +183,7 @@ def unexplained(values: torch.Tensor, profiles: torch.Tensor, *, is_count: bool)
 def with_peers(own: torch.Tensor, components: torch.Tensor, panel: int) -> torch.Tensor:
     """Score (n,) of each cell plus the mean of its five nearest other cells of the query, where that is the smaller.
 
-    So peers at most double what a cell says itself: known cells beside a new type are not carried along. Peers are
+    So peers at most double what a cell says itself: known cells beside a new type are not called with it. Peers are
     sought among a random panel of the query, as large as the groups in which the null was made: nearer neighbours are
     more alike, so that in a denser crowd their mean would spread more than the null's.
 

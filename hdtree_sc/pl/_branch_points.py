@@ -36,7 +36,7 @@ def branch_points(
 
     From the left, data without noise, each class has a line of its own; where lines meet the classes are one, up to
     noise alone at the right. What is drawn in grey is shared: sampled once for all its classes, and the same for a cell
-    that is carried from one of them to another.
+    that is transported from one of them to another.
 
     Parameters
     ----------
@@ -69,6 +69,12 @@ def branch_points(
     References
     ----------
     After figure 1 of Tseng et al., arXiv 2212.10777.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ax = ht.pl.branch_points(model, axis="time", show=False)
+    >>> ax.figure.savefig("branch_points.png")
     """
     if axis not in ("time", "log_snr"):
         msg = f"axis: {axis!r} is none of 'time', 'log_snr'."

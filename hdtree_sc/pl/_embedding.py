@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc.pl import _cells, _draw, _layout, _panels, _style
 from hdtree_sc.pl._cells import TreeData, shares, tree_data
 from hdtree_sc.pl._scatter import CellMap
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@shared_params(PLOTS)
 def tree_on_embedding(
     adata: AnnData,
     *,
@@ -52,23 +54,9 @@ def tree_on_embedding(
     ----------
     adata
         Annotated data after ``hdtree_sc.tl.tree``. Only ``uns["<color>_colors"]`` may be set, as in scanpy.
-    key
-        The tree's key.
-    basis
-        ``"umap"`` or ``"X_umap"``; default: the model's own map ``X_<key>_2d``.
     color
         Column of ``obs`` or gene for cells and nodes (pies or means); ``None``: the big branches of the tree.
         A list gives a panel for each.
-    layer
-        Layer to read the gene from.
-    use_raw
-        Read the gene from ``adata.raw``; default: where it is there and no layer is named.
-    palette
-        Colours of the categories, see `tree`.
-    cmap
-        Colour map for numbers.
-    vmin, vmax
-        Ends of the colour scale; default: the smallest and largest value of a cell.
     edges
         ``"tree"``: parents to children; ``"graph"``: the neighbour edges between leaves that
         ``hdtree_sc.tl.lineage_graph`` found, wider where leaves are closer, bridges dashed; ``None``: nodes only.
@@ -78,22 +66,14 @@ def tree_on_embedding(
         Diameter of the largest leaf in points.
     show_labels
         Whether the leaves are named on the map.
-    size
-        Area of a cell in points squared; default: by the number of cells.
     alpha
         Opacity of the cells; default 0.6, so that the tree stands out.
     legend_loc
         ``"right margin"``, ``"on data"``, a place inside the Axes that matplotlib knows, or ``None``.
-    legend_fontsize
-        Points.
     title
         Default: `color`. Of the figure where there are several panels.
-    figsize
-        Inches.
     ax
         Axes to draw on, for one `color`; a figure made with ``layout="constrained"`` makes room for the legends.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
@@ -106,6 +86,13 @@ def tree_on_embedding(
     ValueError
         `edges` is none of those named above, the embedding has one column only, several colours are with one `ax`, or
         a column holds no values.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ax = ht.pl.tree_on_embedding(adata, color="cell_type", edges="graph", show=False)
+    >>> ax.get_title()
+    'cell_type'
     """
     if edges not in ("tree", "graph", None):
         msg = f"edges={edges!r} is not one of 'tree', 'graph', None."

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_hex, to_rgb
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc._errors import listing, require_obs, require_obsm
 from hdtree_sc._keys import Keys
 from hdtree_sc.pl import _cells, _panels, _style
@@ -28,6 +29,7 @@ PALE = 0.15
 """Strength of the colour of a cell whose fate is open."""
 
 
+@shared_params(PLOTS)
 def fates(
     adata: AnnData,
     ends: str | Sequence[str] | None = None,
@@ -58,35 +60,21 @@ def fates(
         Annotated data after ``hdtree_sc.tl.fate_probabilities``. Only colours may be set in ``uns``, as in scanpy.
     ends
         Columns of ``obsm["<key>_fates"]`` to draw, each on its own map (or as a column of the means).
-    key
-        The tree's key.
     groupby
         Column of ``obs``: instead of a map, the mean probabilities of each group, groups sorted by their fate.
     panels
         Whether to draw a map for each end; default: where `ends` are named.
-    basis
-        ``"umap"`` or ``"X_umap"``; default: the model's own map ``X_<key>_2d``.
     palette
         Colours of the ends, see `tree`.
     cmap
         Colour map for probabilities.
-    size
-        Area of a cell in points squared; default: by the number of cells.
-    alpha
-        Opacity of the cells.
     legend_loc
         Of the one map: ``"right margin"``, a place inside the Axes that matplotlib knows, or ``None``; names of the
         ends are written on the map in any case.
-    legend_fontsize
-        Points.
     title
         Of the one map or of the means.
-    figsize
-        Inches.
     ax
         Axes to draw on, for one map or for the means.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
@@ -98,6 +86,15 @@ def fates(
         There are no fates, or no such end, column or map; the message lists what there is.
     ValueError
         `ax` is one Axes and several maps are asked for.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.fate_probabilities(adata, ["ASG", "AWA"], groupby="cell_type")
+    >>> ax = ht.pl.fates(adata, show=False)
+    >>> panels = ht.pl.fates(adata, ["ASG", "AWA"], show=False)
+    >>> len(panels)
+    2
     """
     keys = Keys(key)
     run = f"hdtree_sc.tl.fate_probabilities(adata, key={key!r})"

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc.get import Expression, gene_numbers, median_library, path_cells
 from hdtree_sc.pl import _cells, _draw, _panels, _style
 from hdtree_sc.pl._side import SideColumn, category_handles
@@ -33,6 +34,7 @@ MAX_DOTS = 2_000
 """Most cells of a path that are drawn as dots."""
 
 
+@shared_params(PLOTS)
 def gene_trends(
     adata: AnnData,
     path: PathLike | Mapping[str, PathLike] = None,
@@ -71,8 +73,6 @@ def gene_trends(
         default the newest path; or a mapping of names to several of them.
     genes
         Genes, one panel each.
-    key
-        The tree's key.
     color
         Column of ``obs`` that colours the cells of a single path; default: that in which it was searched, if any.
     layer
@@ -89,25 +89,17 @@ def gene_trends(
         Knots of the splines.
     level
         Of the confidence band. It is pointwise, and knows the noise of cells, not that of the pseudotime (see
-        ``n_boot`` of :func:`hdtree_sc.tl.pseudotime`) nor that of donors.
+        ``n_boot`` of :func:`hdtree_sc.tl.pseudotime`) nor that of individuals.
     dots
         Whether to draw cells, at most 2,000 of a path; default: for one path.
     palette
         Colours of the groups, or of the paths where there are several.
     size
         Area of a cell in points squared.
-    alpha
-        Opacity of the cells.
-    legend_fontsize
-        Points.
     title
         Of the figure; default: the two ends of the path.
-    figsize
-        Inches.
     ax
         Axes to draw on, for one gene.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
@@ -120,6 +112,15 @@ def gene_trends(
     ValueError
         No gene or several colours are named, several genes are with one `ax`, a path has too few cells, or `level` is
         no probability.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> genes = ht.tl.path_genes(adata, path).index[:3]
+    >>> axes = ht.pl.gene_trends(adata, path, genes, show=False)
+    >>> len(axes)
+    3
     """
     chosen, column = _asked(adata, genes, color, level, ax)
     paths = dict(path) if isinstance(path, Mapping) else {"": path}

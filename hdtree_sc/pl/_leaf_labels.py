@@ -32,7 +32,7 @@ _SMALLEST = 4.5
 
 
 class _Refit(Artist):
-    """Fits the labels anew whenever the figure is drawn: what is added to it later may have taken room from them."""
+    """Fits the labels again whenever the figure is drawn: what is added to it later may have taken room from them."""
 
     def __init__(self, labels: LeafLabels) -> None:
         super().__init__()

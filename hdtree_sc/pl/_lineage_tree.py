@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc._errors import require_obs
 from hdtree_sc._keys import Keys
 from hdtree_sc.get import RUN_LINEAGE_TREE, milestone_of_cells, milestones, shape_of
@@ -28,6 +29,7 @@ BAND = 0.3
 CURVE_POINTS = 24
 
 
+@shared_params(PLOTS)
 def lineage_tree(
     adata: AnnData,
     *,
@@ -61,46 +63,26 @@ def lineage_tree(
     ----------
     adata
         Annotated data after ``hdtree_sc.tl.lineage_tree``. Only ``uns["<color>_colors"]`` may be set, as in scanpy.
-    key
-        Key of the tree.
     color
         Column of ``obs`` or gene; default: the column that the lineage was described by (``groupby``), else
         pseudotime. A list gives a panel for each.
     groupby
         Column of ``obs`` that names the terminal states; default: that of ``tl.lineage_tree``, else `color` where it
         is categorical.
-    layer
-        Layer to read the gene from.
-    use_raw
-        Read the gene from ``adata.raw``; default: where it is there and no layer is named.
-    palette
-        Colours of the categories, see `tree`.
-    cmap
-        Colour map for numbers.
-    vmin, vmax
-        Ends of the colour scale; default: the smallest and largest value of a cell.
     show_cells
         Whether cells are drawn.
     show_support
         Whether the support of branches is written at forks, in per cent, where ``tl.lineage_tree(n_boot=)`` found it.
     node_size
         Diameter of progenitor, forks and ends in points.
-    size
-        Area of a cell in points squared; default: by the number of cells.
     alpha
         Opacity of the cells; default 0.5.
     legend_loc
         ``"right margin"``, a place inside the Axes that matplotlib knows, or ``None``.
-    legend_fontsize
-        Points.
     title
         Default: `color`. Of the figure where there are several panels.
-    figsize
-        Inches.
     ax
         Axes to draw on, for one `color`.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
@@ -112,6 +94,14 @@ def lineage_tree(
         There is no lineage, `color`, `groupby` or `layer`.
     ValueError
         Several colours are with one `ax`, or a column holds no values.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.lineage_tree(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA", groupby="cell_type")
+    >>> ax = ht.pl.lineage_tree(adata, show=False)
+    >>> ax.get_title()
+    'cell_type'
     """
     keys = Keys(key)
     stones = milestones(adata, key)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hdtree_sc.pl._layout import Orientation
     from hdtree_sc.tree import Tree
 
-MANY = 25
+MAX_WRITTEN = 25
 """Numbers are written at inner nodes up to so many of them; shades say it beyond."""
 FAINTEST = 0.12
 LARGEST_FOLD = 4.0
@@ -124,7 +124,7 @@ def write_support(
         Points.
     """
     inner = np.flatnonzero(~tree.is_leaf_mask & np.isfinite(support) & (tree.parents >= 0))
-    if len(inner) > MANY:
+    if len(inner) > MAX_WRITTEN:
         return
     unit = 72 / ax.get_figure(root=True).dpi
     at = ax.transData.transform(xy) * unit

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc._errors import listing
 from hdtree_sc.get import ends_of_name, stored_name
 from hdtree_sc.pl import _cells, _draw, _layout, _panels, _style
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hdtree_sc.pl._cells import TreeData
 
 
+@shared_params(PLOTS)
 def lineage_path(
     adata: AnnData,
     *,
@@ -56,45 +58,21 @@ def lineage_path(
     ----------
     adata
         Annotated data after ``hdtree_sc.tl.lineage_path``. Only ``uns["<color>_colors"]`` may be set, as in scanpy.
-    key
-        The tree's key.
     path
         Name of a path in ``uns[key]["paths"]``, or the table that ``hdtree_sc.tl.lineage_path`` returned; default: the
         newest.
     color
         Column of ``obs`` or gene; default: the `groupby` of the path, else the order of the steps. A list gives a panel
         for each.
-    basis
-        ``"umap"`` or ``"X_umap"``; default: the model's own map ``X_<key>_2d``.
-    layer
-        Layer to read the gene from.
-    use_raw
-        Read the gene from ``adata.raw``; default: where it is there and no layer is named.
-    palette
-        Colours of the categories, see `tree`.
-    cmap
-        Colour map for numbers.
-    vmin, vmax
-        Ends of the colour scale; default: the smallest and largest value of a cell.
     node_size
         Diameter of a node in points. Nodes that would cover each other are moved apart by a few points.
-    size
-        Area of a cell in points squared; default: by the number of cells.
-    alpha
-        Opacity of the cells.
     legend_loc
         ``"right margin"``, ``"on data"``, a place inside the Axes that matplotlib knows, or ``None``.
-    legend_fontsize
-        Points.
     title
         Default: the two ends of the path, as they were named when it was searched for. Of the figure where there are
         several panels, which have the names of their colours.
-    figsize
-        Inches.
     ax
         Axes to draw on, for one `color`; the steps go below it, for which ``layout="constrained"`` makes room.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
@@ -108,6 +86,14 @@ def lineage_path(
     ValueError
         The path is empty or its table has no column ``node``, several colours are with one `ax`, or a column holds no
         values.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> ax = ht.pl.lineage_path(adata, show=False)
+    >>> ax.get_title()
+    'Neuroblast_ASG_AWA → AWA'
     """
     asked = _panels.colors_asked(color, ax)
     table = path_table(adata, path, key=key)

@@ -10,6 +10,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc.get import Expression, gene_numbers, median_library, path_cells
 from hdtree_sc.pl import _cells, _style
 from hdtree_sc.pl._side import SideColumn
@@ -31,6 +32,7 @@ MIN_CELLS = 10
 """Genes that fewer cells of the path express are not chosen."""
 
 
+@shared_params(PLOTS)
 def path_heatmap(
     adata: AnnData,
     path: PathLike = None,
@@ -66,8 +68,6 @@ def path_heatmap(
     path
         Table of :func:`hdtree_sc.tl.lineage_path`, its name in ``adata.uns[key]["paths"]``, or a list of nodes; by
         default the newest path.
-    key
-        The tree's key.
     n_genes
         How many genes to choose, those with the strongest evidence for a change.
     genes
@@ -93,16 +93,10 @@ def path_heatmap(
         Colour map.
     palette
         Colours of the groups.
-    legend_fontsize
-        Points.
     title
         Default: the two ends of the path.
-    figsize
-        Inches.
     ax
         Axes to draw on; the band goes above it.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
@@ -115,6 +109,14 @@ def path_heatmap(
         The tree, path, a gene, the layer or a column is missing.
     ValueError
         The path has too few cells, or an argument is out of range.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> ax = ht.pl.path_heatmap(adata, path, n_genes=10, show=False)
+    >>> len(ax.get_yticklabels())
+    10
     """
     if standard_scale not in ("var", None):
         msg = f"standard_scale: {standard_scale!r} is unknown; choose 'var' or None."

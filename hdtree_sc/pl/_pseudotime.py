@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.cm import ScalarMappable
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc._errors import listing, require_obs
 from hdtree_sc._keys import Keys
 from hdtree_sc.pl import _cells, _draw, _style
@@ -24,6 +25,7 @@ _LEVELS = 15
 """Up to so many distinct times are drawn as groups, more as a cloud."""
 
 
+@shared_params(PLOTS)
 def pseudotime(
     adata: AnnData,
     *,
@@ -52,8 +54,6 @@ def pseudotime(
     ----------
     adata
         Annotated data after ``hdtree_sc.tl.pseudotime``. Only ``uns["<groupby>_colors"]`` may be set, as in scanpy.
-    key
-        The tree's key.
     groupby
         Column of ``obs`` with groups.
     time_key
@@ -68,20 +68,12 @@ def pseudotime(
         Colours of the groups, see `tree`.
     cmap
         Colour map for pseudotime, or for the measured time where cells are coloured by it.
-    size
-        Area of a cell in points squared; default: by the number of cells.
-    alpha
-        Opacity of the cells.
-    legend_fontsize
-        Points.
     title
         Of the Axes.
     figsize
         Inches; default: grows with the groups.
     ax
         Axes to draw on; a figure made with ``layout="constrained"`` makes room for the legends.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
@@ -93,6 +85,12 @@ def pseudotime(
         There is no pseudotime, `groupby`, `time_key` or `basis`; the message lists what there is.
     ValueError
         `time_key` is no number, no cell has a pseudotime, or `kind` or `order` is none of those named above.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.pseudotime(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA")
+    >>> ax = ht.pl.pseudotime(adata, groupby="cell_type", time_key="time", show=False)
     """
     for name, value, allowed in (("kind", kind, ("violin", "box")), ("order", order, ("median", "categories"))):
         if value not in allowed:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MISSING = "lightgray"
 """Colour of cells without a value, as in scanpy."""
-MOST = 102
+MAX_COLORS = 102
 """Categories that scanpy has colours for."""
 
 Palette = str | Sequence[str] | Mapping[str, str] | Cycler
@@ -129,7 +129,7 @@ def _fits(stored: Any, n: int) -> bool:
     """Whether stored colours are one for each of `n` categories; scanpy's grey for more than it has colours is none."""
     colors = [stored] if isinstance(stored, str) else list(stored)
     valid = len(colors) == n and all(map(mcolors.is_color_like, colors))
-    return valid and (n <= MOST or len(set(map(mcolors.to_hex, colors))) > 1)
+    return valid and (n <= MAX_COLORS or len(set(map(mcolors.to_hex, colors))) > 1)
 
 
 def from_palette(palette: Palette, names: Sequence[str]) -> list[Any]:

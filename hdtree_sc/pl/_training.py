@@ -99,6 +99,13 @@ def training(
         The model is not trained, or `ax` is given for several components.
     KeyError
         A component is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ax = ht.pl.training(model, keys="loss", show=False)
+    >>> ax.get_xlabel()
+    'Epoch'
     """
     history: Mapping[str, Any] = (model if isinstance(model, dict) else getattr(model, "history", None)) or {}
     curves = training_curves(history)

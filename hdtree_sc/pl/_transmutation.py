@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc._errors import listing
 from hdtree_sc.get import Values, gene_columns, source_rows, transmuted_types, types_column
 from hdtree_sc.pl import _cells, _draw, _style
@@ -30,6 +31,7 @@ STEPS = ("source", "after", "target")
 """Names of the three distributions of a gene."""
 
 
+@shared_params(PLOTS)
 def transmutation(
     adata: AnnData,
     transmuted: AnnData,
@@ -89,10 +91,6 @@ def transmutation(
         Counts of a cell after the normalisation.
     palette
         Colours of the types, see `tree`.
-    size
-        Area of a cell in points squared; default: by the number of cells.
-    legend_fontsize
-        Points.
     title
         Of the map; default: the two types.
     figsize
@@ -101,8 +99,6 @@ def transmutation(
         Key of the model's fields.
     ax
         Axes to draw the map alone on, with `genes` not given or empty.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
@@ -116,6 +112,14 @@ def transmutation(
     ValueError
         `adata` lacks source cells, types or genes of `transmuted`, there are several targets, values are negative while
         ``log_normalize=True``, or `ax` is given for more than the map.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> transmuted = model.transmute(source="ASG", target="AWA", seed=0)
+    >>> axes = ht.pl.transmutation(adata, transmuted, n_genes=2, show=False)
+    >>> len(axes)
+    3
     """
     if ax is not None and genes is not None and len(genes):
         msg = "ax is one Axes, for the map: leave genes away with it, or leave ax away."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hdtree_sc._docs import PLOTS, shared_params
 from hdtree_sc.pl import _cells, _layout, _marks, _panels, _style
 from hdtree_sc.pl._cells import tree_data
 from hdtree_sc.pl._dendrogram import Dendrogram, Heat
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _ORIENTATIONS = ("top", "bottom", "left", "right")
 
 
+@shared_params(PLOTS)
 def tree(
     adata: AnnData,
     *,
@@ -50,14 +52,12 @@ def tree(
     """Draw the tree: nodes sized by their cells, edges as wide as the cells that take them.
 
     A category gives pies, a number or a gene gives the mean of each node, and nothing gives one colour to each big
-    branch. A leaf is labelled with its most frequent type and that type's share, so that mixed leaves can be told.
+    branch. A leaf is labelled with its most frequent type and that type's share, so that mixed leaves can be seen.
 
     Parameters
     ----------
     adata
         Annotated data after ``hdtree_sc.tl.tree``. Only ``uns["<color>_colors"]`` may be set, as in scanpy.
-    key
-        The tree's key.
     color
         Column of ``obs`` or gene; ``None``: the branches at the second level (the first, if there are more than ten).
         A list gives a panel for each.
@@ -73,15 +73,9 @@ def tree(
         below 0.05, grey is what cannot be compared.
     within
         Fold change of a node's share of its ``"parent"`` (where a change happens) or of the ``"whole"``.
-    layer
-        Layer to read the gene from.
-    use_raw
-        Read the gene from ``adata.raw``; default: where it is there and no layer is named.
     palette
         Colours of the categories: a colour map's name, a list in their order or a mapping. Default:
         ``uns["<color>_colors"]``, else scanpy's.
-    cmap
-        Colour map for numbers.
     vmin, vmax
         Ends of the colour scale; default: the smallest and largest mean of a node. Of fold changes: the largest either
         way, at most 4.
@@ -112,8 +106,6 @@ def tree(
         Inches; default: grows with the leaves.
     ax
         Axes to draw on, for one `color`; a figure made with ``layout="constrained"`` makes room for the legends.
-    show
-        Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.
 
     Returns
     -------
@@ -127,6 +119,12 @@ def tree(
     ValueError
         An option is none of those named above, `color` is given with `compare`, several colours are with one `ax`, or
         a column holds no values.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ax = ht.pl.tree(adata, color="cell_type", max_leaves=10, show=False)
+    >>> ax.figure.savefig("tree.png")
     """
     _check(orientation, branch_lengths, spacing)
     if compare is not False and color is not None:

@@ -48,7 +48,13 @@ def mean_within(sample: Points) -> float:
 
 
 def energy(a: Points, b: Points, shared: int = 0) -> float:
-    """Unbiased energy distance of two samples; ``shared`` cells are in both and are not compared with themselves."""
+    """Unbiased energy distance of two samples; ``shared`` cells are in both and are not compared with themselves.
+
+    References
+    ----------
+    Szekely and Rizzo, Energy statistics: a class of statistics based on distances, J. Stat. Plan. Inference 143, 1249
+    (2013).
+    """
     pairs = len(a) * len(b) - shared
     return float(2 * all_distances(a, b).sum() / max(pairs, 1) - mean_within(a) - mean_within(b))
 

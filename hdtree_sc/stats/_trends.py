@@ -151,6 +151,11 @@ def trend_test(expression: Values, plan: Design, genes: NDArray[np.int64]) -> Te
         The design.
     genes
         Columns to test.
+
+    References
+    ----------
+    Score test: Rao, Proc. Camb. Phil. Soc. 44, 50 (1948). Trends of counts: Van den Berge et al. (tradeSeq), Nat.
+    Commun. 11, 1201 (2020).
     """
     parts = []
     n_batches = int(plan.batch.max()) + 1
@@ -197,7 +202,7 @@ def _f_test(
     scale = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
     moment *= inverse
-    # a batch without a count, or one that the splines tell apart, takes columns away: the rank says how many are left
+    # a batch without a count, or one that the splines separate, takes columns away: the rank says how many are left
     value, vector = np.linalg.eigh(gram * inverse[:, :, None] * inverse[:, None])
     kept = value > 1e-7
     turned = np.einsum("gij,gi->gj", vector, moment)
@@ -282,7 +287,7 @@ def _least_squares(
     values: NDArray[np.float64], columns: NDArray[np.float64], k: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     gram = columns.T @ columns
-    # a hair of a ridge on the batches, which the splines may tell apart
+    # a hair of a ridge on the batches, which the splines may separate
     gram[k:, k:] += 1e-6 * len(values) * np.eye(columns.shape[1] - k)
     inverse = np.linalg.pinv(gram, hermitian=True)
     beta = inverse @ (columns.T @ values)

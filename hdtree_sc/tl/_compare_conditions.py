@@ -33,7 +33,7 @@ class Contrast:
     treated: NDArray[np.bool_]
     """Whether each sample is of the condition, (n_samples,)."""
     block: NDArray[np.int64]
-    """Donor of each sample, if donors have samples of both; else 0, (n_samples,)."""
+    """Individual that each sample is from, if some have samples of both; else 0, (n_samples,)."""
 
 
 def compare_conditions(
@@ -65,7 +65,7 @@ def compare_conditions(
     condition_key
         ``obs`` column of conditions; cells without a value are left out.
     sample_key
-        ``obs`` column of samples, animals or donors. Where the same one has cells of both conditions, its two samples
+        ``obs`` column of samples or individuals. Where the same one has cells of both conditions, its two samples
         are compared as a pair. Two or more per condition are needed.
     key
         Key of the tree.
@@ -106,6 +106,21 @@ def compare_conditions(
     ValueError
         If there are fewer than two conditions, the reference is none of them, a condition has fewer than two samples,
         or an argument is out of range.
+
+    References
+    ----------
+    Williams, J. R. Stat. Soc. C 31, 144 (1982), for the weights of samples; Smyth, Stat. Appl. Genet. Mol. Biol. 3 (3)
+    (2004), for the moderated variances; Lund et al., Stat. Appl. Genet. Mol. Biol. 11 (5) (2012), for the
+    quasi-likelihood test.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> adata.obs["late"] = (adata.obs["time"] > 400).astype(str).astype("category")
+    >>> table = ht.tl.compare_conditions(adata, "late", sample_key="batch")
+    >>> changed = table.query("fdr < 0.05")
+    >>> table["share"].dropna().between(0, 1).all().item()
+    True
     """
     run = "hdtree_sc.tl.tree(adata, model)"
     require_uns(adata, key, run)
@@ -182,11 +197,11 @@ def _contrast(
     pairs, which = np.unique(np.column_stack([sample, condition])[used], axis=0, return_inverse=True)
     unit = np.full(len(condition), -1, dtype=np.int64)
     unit[used] = which.ravel()
-    donors, n_samples = np.unique(pairs[:, 0], return_counts=True)
+    individuals, n_samples = np.unique(pairs[:, 0], return_counts=True)
     paired = n_samples == 2
-    # donors with one condition only share a block: they are compared with each other
-    block_of = np.where(paired, np.arange(len(donors)) + 1, 0)
-    block = block_of[np.searchsorted(donors, pairs[:, 0])]
+    # individuals with one condition only share a block: they are compared with each other
+    block_of = np.where(paired, np.arange(len(individuals)) + 1, 0)
+    block = block_of[np.searchsorted(individuals, pairs[:, 0])]
     return Contrast(names[treated], names[base], unit, pairs[:, 1] == treated, block)
 
 

@@ -82,6 +82,18 @@ def cut_tree(
     ValueError
         If ``n_leaves``, ``min_cells``, ``resolution`` or ``n_neighbors`` are out of range, the tree of ``reference`` is
         another one, or a query is to be cut by its cells and no ``reference`` is given.
+
+    References
+    ----------
+    Cost-complexity pruning: Breiman et al., Classification and Regression Trees (1984). Modularity: Newman and Girvan,
+    Phys. Rev. E 69, 026113 (2004). Leiden: Traag et al., Sci. Rep. 9, 5233 (2019).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.cut_tree(adata, n_leaves=4)
+    >>> adata.obs["hdtree_cut"].nunique()
+    4
     """
     keys = Keys(key)
     stored = require_uns(adata, key, RUN)

@@ -121,7 +121,7 @@ def fate_probabilities(
     The walk is that of CellRank's pseudotime kernel (Lange et al., Nature Methods 2022) and Palantir (Setty et al.,
     Nature Biotechnology 2019), with a soft bias as in VIA: a step of ``back`` towards the start is
     ``exp(-back / width)`` times as likely. ``width`` is the root of the mean square difference of pseudotime between
-    neighbours: what is closer, pseudotime cannot tell apart. Edges are as strong as ``exp(-d**2 / 2)``, of a latent
+    neighbours: what is closer, pseudotime cannot distinguish. Edges are as strong as ``exp(-d**2 / 2)``, of a latent
     distance ``d`` in units of that to the last neighbour. The probability of every end is solved for by itself; a peak
     of pseudotime that is no end holds walks for very long and is left in the end, to where its saddles lead. Time and
     memory grow with the edges of the graph.
@@ -131,9 +131,12 @@ def fate_probabilities(
 
     Examples
     --------
-    >>> ht.tl.pseudotime(adata, root_key="time", root_value=0)  # doctest: +SKIP
-    >>> ht.tl.fate_probabilities(adata)  # doctest: +SKIP
-    >>> ht.tl.fate_probabilities(adata, ["ASG", "AWA"], groupby="cell_type")  # doctest: +SKIP
+    >>> import hdtree_sc as ht
+    >>> ht.tl.pseudotime(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA")
+    >>> ht.tl.fate_probabilities(adata)
+    >>> ht.tl.fate_probabilities(adata, ["ASG", "AWA"], groupby="cell_type")
+    >>> sorted(adata.obsm["hdtree_fates"])
+    ['ASG', 'AWA']
     """
     keys = Keys(key)
     stored = require_uns(adata, key, "hdtree_sc.tl.tree(adata, model) and hdtree_sc.tl.lineage_graph(adata)")

@@ -46,9 +46,9 @@ def lineage_graph(
     expression (principal components), and as strong as they are short in the latent. Leaves are joined where enough of
     their cells are neighbours in expression.
 
-    Of a model that was set up with ``time_key``, the time that a cell's latent tells counts as one more axis of its
-    expression, the longest: the way between cells is then mostly the time between them, for cells without a known time
-    too.
+    For a model that was set up with ``time_key``, the time predicted from a cell's latent counts as one more axis of
+    its expression, the longest: the way between cells is then mostly the time between them, for cells without a known
+    time too.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def lineage_graph(
     min_connectivity
         Links between two groups of cells have no strength where they are fewer than this share of those expected of
         groups of their size, as edges are left out in PAGA (Wolf et al., Genome Biology 2019): walks then do not leave
-        a branch over one stray link. Groups are nodes of the tree, those of :func:`hdtree_sc.tl.cut_tree`. The
+        a branch over one spurious edge. Groups are nodes of the tree, those of :func:`hdtree_sc.tl.cut_tree`. The
         strongest tree over the groups stays in any case, and so does what would fall apart. Lower it where lineages
         meet again or run in a circle; 0 leaves nothing out.
     seed
@@ -95,6 +95,15 @@ def lineage_graph(
         If the tree is missing.
     ValueError
         If ``n_neighbors`` is not positive, ``min_connectivity`` no share, or some cells are on no node.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.lineage_graph(adata)
+    >>> sorted(set(adata.uns["hdtree"]["graph"]["kind"]) - {"bridge"})
+    ['knn', 'tree']
+    >>> adata.obsp["hdtree_connectivities"].shape == (adata.n_obs, adata.n_obs)
+    True
     """
     keys = Keys(key)
     require_uns(adata, key, RUN)
@@ -140,7 +149,7 @@ def lineage_graph(
 
 
 def expression_of(adata: AnnData, keys: Keys) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Components of expression, (n, p) each: those that tell who is near, and those that tell how far.
+    """Components of expression, (n, p) each: those of neighbours, and those of distances.
 
     Parameters
     ----------
@@ -154,7 +163,7 @@ def expression_of(adata: AnnData, keys: Keys) -> tuple[NDArray[np.floating], NDA
 
 
 def with_time(expression: NDArray[np.floating], time: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Expression components (n, p) with the time told (n,) as one more axis, (n, p + 1)."""
+    """Expression components (n, p) with the predicted time (n,) as one more axis, (n, p + 1)."""
     longest = float(expression.std(0).max())
     axis = TIME_AXIS * longest * (time - time.mean()) / max(float(time.std()), 1e-12)
     return np.concatenate([expression, axis[:, None]], 1).astype(np.float32)

@@ -80,6 +80,15 @@ def lineage_path(
     ValueError
         If source or target does not exist (the message lists what does), or is the name of both a cell and a node, or
         if ``min_cells`` is negative.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> path.columns.tolist()
+    ['node', 'order', 'n_cells', 'distance', 'composition', 'share', 'groupby']
+    >>> path["composition"].iloc[[0, -1]].tolist()
+    ['Neuroblast_ASG_AWA', 'AWA']
     """
     stored = require_uns(adata, key, "hdtree_sc.tl.tree(adata, model) and hdtree_sc.tl.lineage_graph(adata)")
     if "graph" not in stored:

@@ -116,6 +116,13 @@ def lineage_tree(
     References
     ----------
     Links over those expected as in PAGA (Wolf et al., Genome Biology 2019); order, ends and resolution are ours.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.lineage_tree(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA", groupby="cell_type")
+    >>> milestones = adata.uns["hdtree"]["lineage"]["milestones"]
+    >>> ends = milestones.loc[milestones["is_terminal"], "label"]
     """
     keys = Keys(key)
     require_uns(adata, key, RUN)

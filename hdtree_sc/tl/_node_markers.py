@@ -1,4 +1,4 @@
-"""Genes that tell the nodes of a tree from their siblings."""
+"""Genes that distinguish the nodes of a tree from their siblings."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def node_markers(
     n_genes: int | None = None,
     min_cells: int = 10,
 ) -> pd.DataFrame:
-    """Rank the genes that tell each node of the tree from its sibling.
+    """Rank the genes that distinguish each node of the tree from its sibling.
 
     At a split of the tree the question is what one branch has and the other has not; a comparison with all other cells
     would answer it with the genes of the whole upper branch. The cells below a node are compared with those below the
     other children of its parent, by :func:`scanpy.tl.rank_genes_groups`.
 
     With `batch_key` cells are compared within batches only, and the scores of the batches are added up, each by the
-    size of its comparison: a node that happens to come from one donor is then not marked by that donor's genes.
+    size of its comparison: a node that happens to come from one donor is then not marked by the genes of that donor.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def node_markers(
         ``obs`` column with the library size of each cell; by default the sum of its counts over the genes that are
         there. Give it where only some genes were kept.
     batch_key
-        ``obs`` column of batches or donors.
+        ``obs`` column of batches or individuals.
     method
         ``"wilcoxon"`` (with correction for ties, of which sparse counts are full) or ``"t-test"`` (Welch).
     n_genes
@@ -116,8 +116,11 @@ def node_markers(
 
     Examples
     --------
-    >>> markers = ht.tl.node_markers(adata, batch_key="batch", n_genes=20)  # doctest: +SKIP
-    >>> markers.query("pval_adj < 0.05 and log2fc > 1")  # doctest: +SKIP
+    >>> import hdtree_sc as ht
+    >>> markers = ht.tl.node_markers(adata, ["0", "1"], batch_key="batch", n_genes=20)
+    >>> markers.groupby("node").size().to_dict()
+    {'0': 20, '1': 20}
+    >>> strong = markers.query("pval_adj < 0.05 and log2fc > 1")
     """
     keys = Keys(key)
     require_uns(adata, key, "hdtree_sc.tl.tree(adata, model)")

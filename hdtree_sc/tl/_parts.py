@@ -39,7 +39,7 @@ def bridges_of(
 ) -> NDArray[np.int64]:
     """Rows of the two cells of each edge that joins parts and should not count, (b, 2).
 
-    Those are the bridges that :func:`lineage_graph` added, and the stray links between groups of leaves of which no
+    Those are the bridges that :func:`lineage_graph` added, and the spurious edges between groups of leaves of which no
     two are neighbours: a single odd cell does not make one development of two.
 
     Parameters
@@ -63,8 +63,8 @@ def bridges_of(
     joined = sparse.coo_matrix((np.ones(len(near), bool), ends), shape=(len(shape), len(shape)))
     group = connected_components(joined, directed=False)[1][leaf]
     source = np.repeat(np.arange(len(leaf)), np.diff(distances.indptr))
-    stray = np.flatnonzero((group[source] != group[distances.indices]) & (source < distances.indices))
-    return np.concatenate([added, np.stack([source[stray], distances.indices[stray]], 1).astype(np.int64)])
+    spurious = np.flatnonzero((group[source] != group[distances.indices]) & (source < distances.indices))
+    return np.concatenate([added, np.stack([source[spurious], distances.indices[spurious]], 1).astype(np.int64)])
 
 
 def starts_of(
@@ -88,7 +88,7 @@ def starts_of(
     way = dijkstra(distances, directed=False, indices=start)
     latent = np.asarray(adata.obsm[Keys(key).latent], dtype=float)
     apart = np.linalg.norm(latent - latent[start], axis=1)
-    # by part, then by way; ways that do not exist are infinite and the latent tells their cells apart
+    # by part, then by way; ways that do not exist are infinite and the latent separates their cells
     order = np.lexsort((apart, way, part))
     first = np.searchsorted(part[order], np.arange(part.max() + 1))
     return order[first]

@@ -47,9 +47,9 @@ def path_genes(
     noise, and keeps its level for sparse genes too: with pseudotime shuffled its p-values are uniform.
 
     Two things p-values do not know. Pseudotime and path were found from the same expression, which makes them too
-    small: read them as a ranking, and ask for an ``effect`` too. And cells are the replicates: of cells from few donors
-    ``batch_key`` takes away the donors' differences in level, not in trend. See the guide for a test on cells' counts
-    that the tree has not seen.
+    small: read them as a ranking, and ask for an ``effect`` too. And cells are the replicates: where cells come from
+    few individuals, ``batch_key`` removes differences between them in level, not in trend. See the guide for a test on
+    cells' counts that the tree has not seen.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def path_genes(
         last two are fitted by least squares. ``"auto"``: counts where all values are integers or some are above 30,
         else ``"log"`` where none is negative.
     batch_key
-        ``obs`` column of batches or donors: each gets its own level of every gene.
+        ``obs`` column of batches or individuals: each gets its own level of every gene.
     size_factor_key
         ``obs`` column with the library size of each cell; by default the sum of its counts over the genes that are
         there. Give it where only some genes were kept.
@@ -115,6 +115,15 @@ def path_genes(
     Negative binomial trends along pseudotime are the idea of tradeSeq (Van den Berge et al., Nature Communications
     2020), the score test for counts that of Rao; ordering cells by what is then tested is discussed by Song and Li
     (Genome Biology 2021).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> genes = ht.tl.path_genes(adata, path)
+    >>> rising = genes.query("pval_adj < 0.05 and trend == 'up'").index
+    >>> genes["pval"].is_monotonic_increasing
+    True
     """
     if n_knots < 2:
         msg = f"n_knots: {n_knots} given, at least 2 wanted."

@@ -87,6 +87,15 @@ def rank_transmuted_genes(
     ValueError
         If there are fewer than two cells, values are negative while ``log_normalize=True``, the transmuted cells have
         several targets, or ``adata`` lacks genes or types.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> transmuted = model.transmute(source="ASG", target="AWA", seed=0)
+    >>> table = ht.tl.rank_transmuted_genes(transmuted, adata)
+    >>> table["effect"].is_monotonic_decreasing
+    True
+    >>> agreement = table.attrs["correlation"]
     """
     from scipy.stats import false_discovery_control
 

@@ -49,12 +49,12 @@ def retained_signal(
 ) -> pd.DataFrame:
     """How much of what is not type a transmutation keeps of its cells, beside how much there could be.
 
-    A transmuted cell should still tell what its source cell was apart from its type: its time, donor or condition.
+    A transmuted cell should still show what its source cell was apart from its type: its time, donor or condition.
     Whether it does is asked of a predictor that has only seen real cells of the target type: ridge regression for
     numbers, logistic regression with balanced classes for categories, both on principal components of the
     log-normalised expression. What it predicts of a transmuted cell is compared with what the source cell was.
 
-    A covariate that can not be read off real target cells can not be found in transmuted ones either, so that
+    A covariate that cannot be read off real target cells cannot be found in transmuted ones either, so that
     ``retained`` means something only beside ``ceiling``. It may lie above it where the source cells span more of
     a covariate than the target cells do, and a covariate that follows from the type by the design of the
     experiment is no evidence of either.
@@ -122,6 +122,14 @@ def retained_signal(
     ValueError
         If source cells are not in ``adata``, ``adata`` lacks genes or types, ``n_neighbors`` or ``n_components`` are
         not positive, or values are negative while ``log_normalize=True``.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> transmuted = model.transmute(source="ASG", target="AWA", seed=0)
+    >>> table = ht.tl.retained_signal(adata, transmuted, "time")
+    >>> table.index.tolist()
+    ['time', 'neighbours', 'expression']
     """
     wanted = [covariates] if isinstance(covariates, str) else list(covariates)
     unknown = [name for name in wanted if name not in adata.obs]

@@ -73,6 +73,19 @@ def to_cellrank(
         If the tree, the graph or the pseudotime is missing.
     ValueError
         If ``threshold_scheme`` is unknown or ``frac_to_keep`` is no share.
+
+    References
+    ----------
+    CellRank: Lange et al., Nat. Methods 19, 159 (2022). Palantir: Setty et al., Nat. Biotechnol. 37, 451 (2019). VIA:
+    Stassen et al., Nat. Commun. 12, 5528 (2021).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.fate_probabilities(adata)
+    >>> kernel = ht.tl.to_cellrank(adata)
+    >>> kernel.transition_matrix.shape == (adata.n_obs, adata.n_obs)
+    True
     """
     if threshold_scheme not in ("hard", "soft"):
         msg = f"threshold_scheme: {threshold_scheme!r} is unknown; choose 'hard' or 'soft'."

@@ -60,6 +60,13 @@ def to_dendrogram(
         If the tree, its latent or the column is missing.
     ValueError
         If the groups are not nodes of the tree, lie within each other, or are fewer than two.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> import scanpy as sc
+    >>> ht.tl.to_dendrogram(adata)
+    >>> axes = sc.pl.dotplot(adata, adata.var_names[:5], groupby="hdtree_leaf", dendrogram=True, show=False)
     """
     keys = Keys(key)
     groups = node_groups(adata, groupby, key=key)

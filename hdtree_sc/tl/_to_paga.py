@@ -64,6 +64,18 @@ def to_paga(adata: AnnData, key: str = "hdtree", *, groupby: str | None = None, 
         If the tree, the graph or the column is missing.
     ValueError
         If the groups are not nodes of the tree, or lie within each other.
+
+    References
+    ----------
+    Wolf et al. (PAGA), Genome Biol. 20, 59 (2019).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> import scanpy as sc
+    >>> ht.tl.to_paga(adata)
+    >>> sc.pl.paga(adata, random_state=0, show=False)  # doctest: +ELLIPSIS
+    <Axes...
     """
     keys = Keys(key)
     groups = node_groups(adata, groupby, key=key)

@@ -48,7 +48,7 @@ def tree(
     ``adata.obsm["X_<key>_2d"]`` : float32 (n_cells, 2)
         Map of the model for plots.
     ``adata.obsm["X_<key>_pca"]`` : float32 (n_cells, n_pcs)
-        Principal components of standardised expression, which tell how far cells are apart.
+        Principal components of standardised expression, which measure how far cells are apart.
     ``adata.obsm["X_<key>_pca_plain"]`` : float32 (n_cells, n_pcs)
         Principal components of expression in one unit for all features, in which the model found neighbours.
     ``adata.obsm["<key>_codes"]`` : int32 (n_cells, depth)
@@ -61,7 +61,7 @@ def tree(
         Whether the cell is unlike anything in training, so that its leaf means nothing, and the p-value behind it, see
         :meth:`hdtree_sc.HDTree.get_unplaced`. Not of models without calibration, which warn.
     ``adata.obs["<key>_time"]`` : float32
-        Time that each latent tells, of models that were set up with ``time_key``.
+        Time predicted from each latent, for models that were set up with ``time_key``.
     ``adata.uns["<key>"]``
         ``"nodes"`` (DataFrame: ``parent``, ``level``, ``n_cells``, ``is_leaf``, ``height``, and of a class tree
         ``label``, ``log_snr``, ``support``), ``"codebook"`` (float32, (n_nodes, n_latent)) and ``"params"``, among them
@@ -73,6 +73,13 @@ def tree(
         If the model was not trained.
     ValueError
         If the cells share no gene with the model, or ``alpha`` is no share.
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.tree(adata, model)
+    >>> ht.get.tree(adata).leaves == tuple(adata.obs["hdtree_leaf"].cat.categories)
+    True
     """
     if not 0 < alpha < 1:
         msg = f"alpha: {alpha} is outside 0 to 1, it is the share of false calls."

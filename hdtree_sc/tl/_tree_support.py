@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_CELLS = 20_000
 """A replicate is built on at most so many cells."""
-LEAST_CELLS = 10
+MIN_CELLS = 10
 
 
 def tree_support(
@@ -46,7 +46,7 @@ def tree_support(
 ) -> AnnData | None:
     r"""Score each node by how well trees of resampled cells agree with it.
 
-    Cells are drawn with replacement, and the tree is built anew on their latents by the model's own procedure:
+    Cells are drawn with replacement, and the tree is built again on their latents by the model's own procedure:
     micro-codes, links, merging, and the test of each split on held-out cells. The encoder is not trained again, so
     the support answers whether *these latents* say that there is such a node, for whichever cells were sampled.
 
@@ -108,6 +108,14 @@ def tree_support(
     References
     ----------
     Lemoine et al., Renewing Felsenstein's phylogenetic bootstrap in the era of big data, Nature 556, 452 (2018).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> ht.tl.tree_support(adata, model, n_boot=10)
+    >>> nodes = adata.uns["hdtree"]["nodes"]
+    >>> nodes["support"].iloc[1:].between(0, 1).all().item()
+    True
     """
     keys = Keys(key)
     run = "hdtree_sc.tl.tree(adata, model)"
@@ -116,8 +124,8 @@ def tree_support(
     if n_boot < 1:
         msg = f"n_boot: {n_boot} given, at least 1 wanted."
         raise ValueError(msg)
-    if adata.n_obs < LEAST_CELLS:
-        msg = f"adata: {adata.n_obs} cells; at least {LEAST_CELLS} are needed to draw from."
+    if adata.n_obs < MIN_CELLS:
+        msg = f"adata: {adata.n_obs} cells; at least {MIN_CELLS} are needed to draw from."
         raise ValueError(msg)
     shape = Tree.from_adata(adata, key=key)
     procedure = _procedure(stored.get("params", {}), model, builder, adata.n_obs)

@@ -160,6 +160,21 @@ def validate_path(
         If the tree, the graph or the named path is missing.
     ValueError
         If a node does not exist, or ``n_cells``, ``n_null``, ``alpha``, ``basis`` or ``withheld`` make no sense.
+
+    References
+    ----------
+    Energy distance: Szekely and Rizzo, J. Stat. Plan. Inference 143, 1249 (2013). Combined p-values: Fisher (1932);
+    Simes, Biometrika 73, 751 (1986).
+
+    Examples
+    --------
+    >>> import hdtree_sc as ht
+    >>> path = ht.tl.lineage_path(adata, "Neuroblast_ASG_AWA", "AWA", groupby="cell_type")
+    >>> model.train_diffusion()  # doctest: +SKIP
+    >>> table = ht.tl.validate_path(adata, model, path, n_cells=30)
+    >>> gaps = table.loc[table["gap"], "node"]
+    >>> table["node"].tolist() == path["node"].tolist()
+    True
     """
     _check(n_cells, n_null, alpha, basis)
     keys = Keys(key)

@@ -57,7 +57,7 @@ class DiffusionPlan(LightningModule):
 
     @property
     def generator(self) -> torch.Generator:
-        """Random numbers on the device of training; begun anew for each epoch, so that a resumed one is the same."""
+        """Random numbers on the device of training; restarted for each epoch, so that a resumed one is the same."""
         if self._generator is None or self._generator.device.type != self.device.type:
             self._generator = torch.Generator(self.device)
             self.on_train_epoch_start()

@@ -1,0 +1,56 @@
+"""Parameters that many public functions have in common, described once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+HEADER = "Parameters\n----------\n"
+PLOTS = {
+    "alpha": "Opacity of the cells.",
+    "basis": '``"umap"`` or ``"X_umap"``; default: the model\'s own map ``X_<key>_2d``.',
+    "cmap": "Colour map for numbers.",
+    "figsize": "Inches.",
+    "key": "Key of the tree.",
+    "layer": "Layer to read the gene from.",
+    "legend_fontsize": "Points.",
+    "palette": "Colours of the categories, see :func:`hdtree_sc.pl.tree`.",
+    "show": "Show the figure; default: ``scanpy.settings.autoshow``, or not where `ax` is given.",
+    "size": "Area of a cell in points squared; default: by the number of cells.",
+    "use_raw": "Read the gene from ``adata.raw``; default: where it is there and no layer is named.",
+    "vmin, vmax": "Ends of the colour scale; default: the smallest and largest value of a cell.",
+}
+
+
+def shared_params(shared: Mapping[str, str]) -> Callable[[Function], Function]:
+    """Complete a docstring: describe the parameters that it leaves out, in the order of the arguments.
+
+    Parameters
+    ----------
+    shared
+        Descriptions by name of the parameter; ``"a, b"`` describes two.
+    """
+
+    def completed(function: Function) -> Function:
+        if function.__doc__ is None:  # python -OO
+            return function
+        doc = inspect.cleandoc(function.__doc__)
+        if HEADER not in doc:  # all are shared
+            doc = re.sub(r"\n\n(?=\S.*\n---|\Z)", rf"\n\n{HEADER}\n\n", doc + "\n\n", count=1).rstrip()
+        before, after = doc.split(HEADER)
+        own, blank, after = after.partition("\n\n")
+        entries = {names: f"{names}\n    {text}" for names, text in shared.items()}
+        # an entry is a line of names and the indented lines below it
+        entries |= {entry.split("\n")[0]: entry for entry in re.split(r"\n(?=\S)", own)}
+        entry_of = {name.lstrip("*"): entry for names, entry in entries.items() for name in names.split(", ")}
+        wanted = dict.fromkeys(entry_of[name] for name in inspect.signature(function).parameters if name in entry_of)
+        function.__doc__ = before + HEADER + "\n".join(wanted) + blank + after
+        return function
+
+    return completed
