@@ -133,7 +133,7 @@ def of_kind(cells: Cells, kind: str) -> tuple[ht.BranchedDiffusion, dict[str, fl
         if kind == "label":
             # a star: no class shares anything with another, and its embedding is told at every noise level
             other.class_tree_ = None
-            other._forget_generator()
+            other._drop_generator()
             other._given = ht.Tree.from_parents(dict.fromkeys(classes(cells).names, "root"))
             other._learn_classes()
         else:

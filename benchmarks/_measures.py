@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TREE_MEASURES = ("DP", "NMI", "LP", "ACC", "ARI")
 COST = ("seconds", "CPU seconds", "peak MB")
-LEAST_CELLS = 30
+MIN_CELLS = 30
 """Groups with fewer cells are left out of the mean within groups."""
 K_NEIGHBORS = 15
 
@@ -59,7 +59,7 @@ def rho_within(pseudotime: NDArray[np.floating], time_: NDArray[np.floating], gr
     values = [
         spearmanr(pseudotime[groups == g], time_[groups == g])[0]
         for g in np.unique(groups)
-        if (groups == g).sum() >= LEAST_CELLS and len(np.unique(time_[groups == g])) > 2
+        if (groups == g).sum() >= MIN_CELLS and len(np.unique(time_[groups == g])) > 2
     ]
     return float(np.mean(values)) if values else np.nan
 

@@ -16,7 +16,7 @@ from benchmarks import _data, _measures
 from benchmarks._halves import LABEL, TIME, halves
 from benchmarks._kept import fingerprint, of_half
 from hdtree_sc.generate import Route, Sampling
-from hdtree_sc.module import Where
+from hdtree_sc.module import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +66,7 @@ def cycle(
     generator = model._generator()
     cells = model._encoded(generator, adata, rows)
     device = torch.device("cpu")
-    here, there = (Where.of(generator.places.of(None, name), len(rows), device) for name in (source, target))
+    here, there = (Condition.of(generator.places.of(None, name), len(rows), device) for name in (source, target))
     with torch.inference_mode():
         levels = torch.from_numpy(out.obs["branch_noise"].to_numpy())
         how = Sampling(N_STEPS, batch_size=len(rows))

@@ -41,7 +41,7 @@ _data.SETS.setdefault(
 )
 SETS = ("celegans_amphid_embryo", "fletcher17_olfactory_latent")
 TYPES, LINEAGE = "types", "lineage"
-LEAST_CELLS = 10
+MIN_CELLS = 10
 """Types and lineage names with fewer cells are left out."""
 UNRESOLVED = ("ASG_AWA", "unassigned")
 """Annotations that are no type: one of two, or none."""
@@ -95,7 +95,7 @@ class Known:
 
     def __init__(self, tree: Tree, distances: pd.DataFrame, groups: NDArray[np.object_]) -> None:
         names, count = np.unique(groups.astype(str), return_counts=True)
-        enough = set(names[count >= LEAST_CELLS]) & set(tree.leaves)
+        enough = set(names[count >= MIN_CELLS]) & set(tree.leaves)
         self.tree, self.distances = tree, distances
         self.groups = np.array([name if name in enough else "" for name in groups], dtype=object)
         self.names = sorted(enough)
@@ -176,7 +176,7 @@ def lineage(cells: Cells) -> Known:
     said = cells.adata.obs["lineage"].astype(object)
     groups = said.where(said.notna(), "").astype(str).to_numpy(object)
     count = pd.Series(groups[groups != ""]).value_counts()
-    names = sorted(count.index[count >= LEAST_CELLS])
+    names = sorted(count.index[count >= MIN_CELLS])
     lost = [cell for name in names for cell in readings(name) if cell not in parents]
     if lost:
         msg = f"not in the lineage: {lost}"

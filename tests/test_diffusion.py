@@ -15,8 +15,8 @@ from hdtree_sc.data._points import PointSplitter, TensorBatches
 from hdtree_sc.diffusion import CLEAN, NoiseSchedule, alpha_sigma, diffusion_loss, integrate
 from hdtree_sc.diffusion._objective import data_and_noise, loss_weight
 from hdtree_sc.diffusion._schedule import ddpm_levels
-from hdtree_sc.module._donors import Donors
-from hdtree_sc.module._latent_diffusion import LatentDiffusion, Where, untold
+from hdtree_sc.module._covariate_pool import CovariatePool
+from hdtree_sc.module._latent_diffusion import Condition, LatentDiffusion, without_condition
 from hdtree_sc.nn import Denoiser
 
 QUICK = settings(max_examples=30, deadline=None)
@@ -478,7 +478,7 @@ class TestLatentDiffusion:
         white = made.whiten(points)
         torch.testing.assert_close(white.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
         torch.testing.assert_close(white.T @ white / len(white), torch.eye(4), atol=5e-3, rtol=0)
-        torch.testing.assert_close(made.colour(white), points, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(made.unwhiten(white), points, atol=1e-4, rtol=1e-4)
 
     def test_axes_without_variance_are_not_blown_up(self):
         points = torch.randn(500, 4) * torch.tensor([10.0, 1.0, 0.0, 1e-6]) + 3
@@ -486,14 +486,14 @@ class TestLatentDiffusion:
         made.fit_whitening(points)
         white = made.whiten(points)
         assert float(white.abs().max()) < 10
-        torch.testing.assert_close(made.colour(white), points, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(made.unwhiten(white), points, atol=1e-4, rtol=1e-4)
         made.fit_whitening(torch.ones(5, 4))
         assert torch.isfinite(made.whiten(torch.ones(5, 4))).all()
 
     def test_cells_part_at_the_branch_point_of_their_nodes(self):
         here, there = torch.tensor([2, 1, 2, 2, 0]), torch.tensor([3, 4, 2, 1, 3])
         unlabelled = torch.zeros(5, dtype=torch.long)
-        levels = generator().branch_levels(Where(here, unlabelled), Where(there, unlabelled))
+        levels = generator().branch_levels(Condition(here, unlabelled), Condition(there, unlabelled))
         # twins; over the root, but within the schedule; the same; one within the other, twice
         assert levels.tolist() == [1, 9, CLEAN, CLEAN, CLEAN]
 
@@ -501,13 +501,15 @@ class TestLatentDiffusion:
         made = generator()
         made.label_levels[1, 2] = made.label_levels[2, 1] = 0.5
         twins = torch.tensor([2, 2, 2]), torch.tensor([3, 3, 3])
-        levels = made.branch_levels(Where(twins[0], torch.tensor([1, 1, 1])), Where(twins[1], torch.tensor([2, 1, 0])))
+        levels = made.branch_levels(
+            Condition(twins[0], torch.tensor([1, 1, 1])), Condition(twins[1], torch.tensor([2, 1, 0]))
+        )
         assert levels.tolist() == [0.5, CLEAN, 1]
 
     def test_a_run_calls_the_network_as_often_as_it_says_and_so_do_its_parts(self, monkeypatch):
         made, calls = generator(), []
         monkeypatch.setattr(made, "network", lambda *_: lambda x, level: calls.append(level) or x)
-        everywhere = Where(torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long))
+        everywhere = Condition(torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long))
         made.flow(torch.randn(3, 4), everywhere, n_steps=50)
         assert len(calls) == 50
         made.flow(made.flow(torch.randn(3, 4), everywhere, stop=0.3, n_steps=50), everywhere, start=0.3, n_steps=50)
@@ -520,16 +522,16 @@ class TestLatentDiffusion:
         for weight in made.parameters():
             torch.nn.init.normal_(weight, std=0.3)
         x, level = torch.randn(3, 4), torch.full((3, 1), -2.0)
-        where = Where(torch.tensor([2, 3, 4]), torch.tensor([1, 2, 0]))
-        nowhere = untold(where, node=True, label=True)
+        where = Condition(torch.tensor([2, 3, 4]), torch.tensor([1, 2, 0]))
+        nowhere = without_condition(where, node=True, label=True)
         free, given_, guided = (
             made.network([told], weight)(x, level) for told, weight in [(nowhere, 1.0), (where, 1.0), (where, 3.0)]
         )
         torch.testing.assert_close(guided, free + 3 * (given_ - free))
 
     def test_each_part_of_a_condition_is_left_out_for_its_share_of_cells(self):
-        where = Where(torch.full((8000,), 2), torch.full((8000,), 1))
-        left = generator().forget(where, torch.Generator().manual_seed(0))
+        where = Condition(torch.full((8000,), 2), torch.full((8000,), 1))
+        left = generator().drop_condition(where, torch.Generator().manual_seed(0))
         nodes = torch.bincount(left.node, minlength=5) / 8000
         # untold in a quarter; shortened in another, to the root or to the inner node
         torch.testing.assert_close(nodes, torch.tensor([0.375, 0.125, 0.5, 0, 0]), atol=0.02, rtol=0)
@@ -556,54 +558,54 @@ class TestLatentDiffusion:
 
 class TestDonors:
     @pytest.fixture
-    def donors(self) -> Donors:
+    def pool(self) -> CovariatePool:
         """Ten of leaf 1, half of them in batch 1; ten of leaf 2, all in batch 0."""
-        donors = Donors(20, 3)
+        pool = CovariatePool(20, 3)
         node, batch = torch.tensor([1] * 10 + [2] * 10), torch.tensor([0, 1] * 5 + [0] * 10)
         label = torch.tensor([1, 1, 1, 2] + [0] * 16)
         shuffled = torch.randperm(20)
-        where = Where(node[shuffled], label[shuffled])
-        donors.fill(where, batch[shuffled], torch.arange(20.0).unsqueeze(1), torch.zeros(20, 3))
-        return donors
+        where = Condition(node[shuffled], label[shuffled])
+        pool.fill(where, batch[shuffled], torch.arange(20.0).unsqueeze(1), torch.zeros(20, 3))
+        return pool
 
-    def test_donors_are_of_the_same_leaf_and_shared_out_evenly(self, donors):
+    def test_donors_are_of_the_same_leaf_and_shared_out_evenly(self, pool):
         leaf = torch.tensor([1, 2, 2]).repeat(50)
-        rows = donors.draw(leaf)
-        assert torch.equal(donors.node[rows], leaf)
+        rows = pool.draw(leaf)
+        assert torch.equal(pool.node[rows], leaf)
         times = torch.bincount(rows, minlength=20)
-        assert torch.equal(times, torch.where(donors.node == 1, 5, 10))
+        assert torch.equal(times, torch.where(pool.node == 1, 5, 10))
         assert not torch.equal(rows[leaf == 1].sort().values, rows[leaf == 1]), "in no order"
 
-    def test_one_cell_draws_any_donor_of_its_leaf(self, donors):
-        rows = torch.cat([donors.draw(torch.tensor([1])) for _ in range(200)])
+    def test_one_cell_draws_any_donor_of_its_leaf(self, pool):
+        rows = torch.cat([pool.draw(torch.tensor([1])) for _ in range(200)])
         assert len(rows.unique()) == 10
 
-    def test_a_batch_comes_first_and_then_the_leaf_within_it(self, donors):
+    def test_a_batch_comes_first_and_then_the_leaf_within_it(self, pool):
         leaf = torch.tensor([1, 2]).repeat(500)
-        rows = donors.draw(leaf, batch=1)
-        assert (donors.batch[rows] == 1).all(), "a leaf that has none there draws from the others of the batch"
-        assert (donors.node[rows[leaf == 1]] == 1).all()
+        rows = pool.draw(leaf, batch=1)
+        assert (pool.batch[rows] == 1).all(), "a leaf that has none there draws from the others of the batch"
+        assert (pool.node[rows[leaf == 1]] == 1).all()
         assert len(rows[leaf == 1].unique()) == 5
 
-    def test_a_leaf_without_donors_draws_from_all_and_of_the_batch_if_one_is_given(self, donors):
+    def test_a_leaf_without_donors_draws_from_all_and_of_the_batch_if_one_is_given(self, pool):
         leaf = torch.full((2000,), 7)
-        assert len(donors.draw(leaf).unique()) == 20
-        assert (donors.batch[donors.draw(leaf, batch=1)] == 1).all()
+        assert len(pool.draw(leaf).unique()) == 20
+        assert (pool.batch[pool.draw(leaf, batch=1)] == 1).all()
 
-    def test_a_batch_without_donors_is_as_none(self, donors):
+    def test_a_batch_without_donors_is_as_none(self, pool):
         leaf = torch.tensor([1, 2]).repeat(50)
-        assert torch.equal(donors.node[donors.draw(leaf, batch=5)], leaf)
+        assert torch.equal(pool.node[pool.draw(leaf, batch=5)], leaf)
 
-    def test_the_draw_is_that_of_torchs_seed(self, donors):
+    def test_the_draw_is_that_of_torchs_seed(self, pool):
         leaf, drawn = torch.ones(50, dtype=torch.long), []
         for number in (0, 0, 1):
             torch.manual_seed(number)
-            drawn.append(donors.draw(leaf).tolist())
+            drawn.append(pool.draw(leaf).tolist())
         assert drawn[0] == drawn[1]
         assert drawn[0] != drawn[2]
 
-    def test_shares_of_labels_are_among_the_labelled_donors_of_a_node(self, donors):
-        assert donors.label_shares(3, 2).tolist() == [[0, 0], [0.75, 0.25], [0, 0]]
+    def test_shares_of_labels_are_among_the_labelled_donors_of_a_node(self, pool):
+        assert pool.label_shares(3, 2).tolist() == [[0, 0], [0.75, 0.25], [0, 0]]
 
 
 class TestPoints:

@@ -17,7 +17,7 @@ from hdtree_sc.graph._neighbors import nearest_neighbors
 from hdtree_sc.graph._walks import walk_information
 from hdtree_sc.growth import _growth
 from hdtree_sc.growth._growth import Cells, Growth
-from hdtree_sc.growth._row_optimizer import teaching
+from hdtree_sc.growth._row_optimizer import train_rows
 from hdtree_sc.module import TreeVAEModule
 
 N_EMBEDDING, N_DETAIL, N_GENES = 4, 2, 12
@@ -69,7 +69,7 @@ def test_the_record_of_growing_tells_of_each_split(mixed):
     assert (growth["stage"] == "grow").all(), "splits that held are not taken back"
     assert grown["n_cells"].iloc[0] == len(model.train_indices)
     assert (grown["smaller"] * 2 <= grown["n_cells"]).all()
-    assert (grown["information"] >= _growth.PRICE * grown["entropy"]).all()
+    assert (grown["information"] >= _growth.MIN_GAIN_RATIO * grown["entropy"]).all()
     np.testing.assert_allclose(grown["gain"], grown["information"] * grown["n_cells"] / len(model.train_indices))
     assert grown["gain"].is_monotonic_decreasing, "the best comes first"
     assert np.isfinite(grown["bound_gain"]).all()
@@ -163,7 +163,7 @@ def test_the_largest_leaf_is_split_whatever_it_gains_and_pruning_takes_that_back
     records = growth_of(module, cells, rule="largest", max_leaves=4).run()
     assert len(module.tree.leaf_slots()) == 4
     assert [record["n_cells"] for record in records] == sorted((record["n_cells"] for record in records), reverse=True)
-    assert max(record["information"] / record["entropy"] for record in records) < _growth.KEPT
+    assert max(record["information"] / record["entropy"] for record in records) < _growth.PRUNE_RATIO
     assert growth_of(module, cells, rule="largest").prune() == [], "as published nothing is taken back"
     gone = growth_of(module, cells).prune()
     assert [record["n_leaves"] for record in gone] == [3, 2, 1]
@@ -245,9 +245,9 @@ def test_teaching_changes_the_given_rows_alone():
     before = {name: value.clone() for name, value in module.state_dict().items()}
     weight = module.tree.posterior.last.weight
     frozen = module.map_head.layers[-1].weight.requires_grad_(False)
-    with teaching(module, {weight: [1]}, lr=0.1) as step:
+    with train_rows(module, {weight: [1]}, lr=0.1) as step:
         assert [parameter is weight for parameter in module.parameters() if parameter.requires_grad] == [True]
-        expected, divergence = module.bound(cells.x, cells.embedding, cells.covariates, cells.library, least_share=0.01)
+        expected, divergence = module.bound(cells.x, cells.embedding, cells.covariates, cells.library, min_share=0.01)
         step((expected + divergence).mean())
     changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"tree.posterior.last.weight"}

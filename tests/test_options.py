@@ -58,7 +58,7 @@ def test_defaults_are_those_of_the_documentation(cells):
     assert default["tree_builder"] == "information"
     assert default["use_labels"] is False
     assert default["n_hidden"] is default["n_layers"] is None
-    assert (_hdtree.MANY_CELLS, default["n_latent"], default["tree_depth"]) == (16_000, 24, 10)
+    assert (_hdtree.N_CELLS_LARGE, default["n_latent"], default["tree_depth"]) == (16_000, 24, 10)
     documented = inspect.getdoc(ht.HDTree)
     assert "by default 256, and 512 from 16,000 cells on" in documented
     assert "by default 2, and 3 from 16,000 cells on" in documented

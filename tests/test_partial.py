@@ -98,7 +98,7 @@ def test_missing_labels_are_unknown_and_the_users_column_stays(cells, kind):
     model = ht.HDTree(cells, use_labels=True)
     mapping = model.adata_manager.get_state_registry("labels").categorical_mapping
     assert len(mapping) == cells.obs["cell_type"].nunique() + 1
-    assert model.module.labels_to_tell.sum() == len(mapping) - 1
+    assert model.module.predicted_labels.sum() == len(mapping) - 1
     assert model.module.label_head.out_features == len(mapping)
     number = model.adata_manager.get_from_registry("labels").ravel()
     assert ((np.asarray(mapping)[number] == "unknown") == before["label"].isna()).all()
@@ -107,7 +107,7 @@ def test_missing_labels_are_unknown_and_the_users_column_stays(cells, kind):
 def test_labels_without_gaps_have_no_unknown_one(cells):
     ht.HDTree.setup_anndata(cells, labels_key="cell_type")
     model = ht.HDTree(cells, use_labels=True)
-    assert model.module.labels_to_tell.all()
+    assert model.module.predicted_labels.all()
     assert ht.HDTree(cells).module.label_head is None, "labels are not learned unless asked for"
 
 
@@ -131,7 +131,7 @@ def test_models_with_unknown_labels_are_saved_loaded_and_queried(partial, worm, 
     assert np.array_equal(again.get_latent(), model.get_latent())
     assert np.array_equal(again.get_time(), model.get_time())
     torch.testing.assert_close(again.module.label_head.weight, model.module.label_head.weight)
-    assert torch.equal(again.module.labels_to_tell, model.module.labels_to_tell)
+    assert torch.equal(again.module.predicted_labels, model.module.predicted_labels)
     pd.testing.assert_series_equal(cells.obs["known_type"], adata.obs["known_type"])
     bare = ht.HDTree.load(tmp_path / "m", adata=False)
     query = worm[:40].copy()

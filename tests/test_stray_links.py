@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 import hdtree_sc as ht
-from hdtree_sc.graph._stray_links import without_stray_links
+from hdtree_sc.graph._spurious_edges import without_spurious_edges
 
 
 def chain(n_groups: int = 4, size: int = 30):
@@ -26,15 +26,15 @@ def chain(n_groups: int = 4, size: int = 30):
 
 def test_the_short_cut_goes_and_all_other_links_stay():
     joined, group = chain()
-    kept = without_stray_links(joined, group, 0.2)
+    kept = without_spurious_edges(joined, group, 0.2)
     assert not kept[0, len(group) - 1]
     assert kept.nnz == joined.nnz - 2
 
 
 def test_nothing_goes_where_nothing_is_asked_for():
     joined, group = chain()
-    assert without_stray_links(joined, group, 0.0).nnz == joined.nnz
-    assert without_stray_links(joined, np.zeros_like(group), 0.2).nnz == joined.nnz
+    assert without_spurious_edges(joined, group, 0.0).nnz == joined.nnz
+    assert without_spurious_edges(joined, np.zeros_like(group), 0.2).nnz == joined.nnz
 
 
 @settings(max_examples=40, deadline=None)
@@ -45,7 +45,7 @@ def test_what_was_joined_stays_joined_and_no_link_is_new(seed, m, least):
     half = sparse.csr_matrix(rng.random((n, n)) < 3 / n)
     joined = ((half + half.T) > 0).astype(bool).tocsr()
     group = np.unique(rng.integers(0, m, n), return_inverse=True)[1]
-    kept = without_stray_links(joined, group, least)
+    kept = without_spurious_edges(joined, group, least)
     assert (kept.astype(int) - joined.astype(int)).max() <= 0
     assert abs(kept.astype(int) - kept.T.astype(int)).max() == 0
     before = connected_components(joined, directed=False)[1]

@@ -11,7 +11,7 @@ from scipy import sparse
 
 import hdtree_sc as ht
 from hdtree_sc.growth import _map_fit
-from hdtree_sc.module._latent_diffusion import Where
+from hdtree_sc.module._latent_diffusion import Condition
 from hdtree_sc.module._tree_diffusion import TreeLatentDiffusion, paths_to
 
 FEW = {"n_steps": 8, "seed": 0}
@@ -276,10 +276,10 @@ def told(condition: str = "path") -> TreeLatentDiffusion:
     return TreeLatentDiffusion(4, parents=PARENTS, n_code=2, condition=condition, n_node_latent=3, n_hidden=16)
 
 
-def places(condition: str, n: int = 5) -> Where:
+def places(condition: str, n: int = 5) -> Condition:
     generator = torch.Generator().manual_seed(0)
     width = 9 if condition == "path" else 4
-    return Where(torch.arange(n), torch.zeros(n, dtype=torch.long), torch.randn(n, width, generator=generator))
+    return Condition(torch.arange(n), torch.zeros(n, dtype=torch.long), torch.randn(n, width, generator=generator))
 
 
 def test_paths_go_from_the_root_to_each_node():
@@ -292,7 +292,7 @@ def test_rows_that_are_told_nothing_are_as_without_a_signal(condition):
     diffusion, where, level = told(condition), places(condition), torch.zeros(5, 1)
     where.signal[1::2] = torch.nan
     out = diffusion.condition(where, level)
-    plain = diffusion.condition(Where(where.node, where.label), level)
+    plain = diffusion.condition(Condition(where.node, where.label), level)
     torch.testing.assert_close(out[1::2], plain[1::2], rtol=0, atol=0)
     assert (out[::2] - plain[::2]).abs().amax(1).min() > 1e-3
     assert torch.isfinite(out).all()
@@ -304,7 +304,7 @@ def test_latents_of_nodes_off_the_path_do_not_matter_and_those_on_it_do():
     for position in range(3):
         signal = where.signal.clone()
         signal[:, 3 * position : 3 * position + 3] += 1.0
-        change = (diffusion.condition(Where(where.node, where.label, signal), level) - before).abs().amax(1)
+        change = (diffusion.condition(Condition(where.node, where.label, signal), level) - before).abs().amax(1)
         on_it = torch.tensor([path[position] >= 0 for path in paths_to(PARENTS)])
         assert torch.equal(change > 0, on_it), position
 
@@ -312,8 +312,8 @@ def test_latents_of_nodes_off_the_path_do_not_matter_and_those_on_it_do():
 def test_signals_are_forgotten_in_half_of_the_rows_and_wherever_the_path_is():
     diffusion = told()
     n = 4000
-    where = Where(torch.full((n,), 3), torch.zeros(n, dtype=torch.long), torch.ones(n, 9))
-    out = diffusion.forget(where, torch.Generator().manual_seed(0))
+    where = Condition(torch.full((n,), 3), torch.zeros(n, dtype=torch.long), torch.ones(n, 9))
+    out = diffusion.drop_condition(where, torch.Generator().manual_seed(0))
     is_gone = out.signal.isnan()
     assert (is_gone.all(1) == is_gone.any(1)).all()
     gone = is_gone.any(1)

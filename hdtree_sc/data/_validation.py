@@ -13,7 +13,7 @@ from scipy import sparse
 from hdtree_sc._errors import listing, require_column, whole_number
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data._category_names import numbered
-from hdtree_sc.data._value_checks import LARGEST, check_finite, check_likelihood, check_values, name_of, values_of
+from hdtree_sc.data._value_checks import MAX_VALUE, check_finite, check_likelihood, check_values, name_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,7 +109,7 @@ def _check_numbers(column: pd.Series, argument: str, key: str) -> None:
         "time_key": (~np.isinf(values), "a finite time, or NaN where it is not known,"),
         "size_factor_key": (np.isfinite(values) & (values > 0), "a finite number above 0"),
     }
-    right, wanted = rules.get(argument, (np.abs(values) <= LARGEST, f"a finite number of at most {LARGEST:.0e}"))
+    right, wanted = rules.get(argument, (np.abs(values) <= MAX_VALUE, f"a finite number of at most {MAX_VALUE:.0e}"))
     if not right.all():
         wrong = column[~right]
         msg = (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHUNK = 4096
-LARGEST = 1e15
+MAX_VALUE = 1e15
 """Largest absolute value: the sum of squares of a data set must fit in single precision."""
 COUNT_ERROR, ZERO_ERROR = 1e-6, 1e-8
 """A count may be off by a millionth of it, a zero by so much: rounding errors, to which no likelihood is sensitive."""
@@ -75,9 +75,9 @@ def check_finite(values: Any, name: str) -> None:
             msg = f"{name} holds NaN or infinite values ({bad} in one block of {CHUNK} cells): remove or impute them."
             raise ValueError(msg)
         largest = 0.0 if block.dtype.kind == "b" else max(float(block.max(initial=0)), -float(block.min(initial=0)))
-        if largest > LARGEST:
+        if largest > MAX_VALUE:
             msg = (
-                f"{name} holds values of up to {largest:.2g}, beyond {LARGEST:.0e} sums of squares do not fit in "
+                f"{name} holds values of up to {largest:.2g}, beyond {MAX_VALUE:.0e} sums of squares do not fit in "
                 "single precision: correct them, take logarithms, or divide by a constant."
             )
             raise ValueError(msg)

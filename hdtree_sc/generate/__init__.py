@@ -5,7 +5,7 @@ from hdtree_sc.generate._cells import CellWriter
 from hdtree_sc.generate._class_generator import ClassGenerator
 from hdtree_sc.generate._class_tree import CRITERIA, ClassTreeFit, Criterion
 from hdtree_sc.generate._extension import ClassExtension
-from hdtree_sc.generate._fit import LEAST_HEIGHT, ClassFit, GeneratorFit, LatentTreeFit, LearnedCells, where_of
+from hdtree_sc.generate._fit import MIN_HEIGHT, ClassFit, GeneratorFit, LatentTreeFit, LearnedCells, conditions_of
 from hdtree_sc.generate._from_root import LatentTreeGenerator
 from hdtree_sc.generate._generator import SAMPLING_BATCH, EncodedCells, Generator, Route, Sampling
 from hdtree_sc.generate._places import ClassPlaces, LatentTreePlaces, Place, Places
@@ -24,7 +24,7 @@ __all__ = [
     "GeneratedArrays",
     "Generator",
     "GeneratorFit",
-    "LEAST_HEIGHT",
+    "MIN_HEIGHT",
     "LatentTreeFit",
     "LatentTreeGenerator",
     "LatentTreePlaces",
@@ -35,5 +35,5 @@ __all__ = [
     "SAMPLING_BATCH",
     "Sampling",
     "seeded",
-    "where_of",
+    "conditions_of",
 ]

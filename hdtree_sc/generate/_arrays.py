@@ -162,5 +162,5 @@ def _decoded(
     """Points, what they are decoded with and the likelihood of their expression, some at a time."""
     assert module.diffusion is not None
     for rows in torch.arange(len(whitened)).split(batch_size):
-        own, points = inputs[rows], module.diffusion.colour(whitened[rows])
+        own, points = inputs[rows], module.diffusion.unwhiten(whitened[rows])
         yield points, own, SPACES[module.space].expression(module, points, own.covariates, own.library, own.node)

@@ -145,7 +145,7 @@ class CellWriter:
         latent: NDArray[np.float32],
         draw: NDArray[np.integer],
     ) -> None:
-        """Columns of cells that were carried elsewhere.
+        """Columns of cells that were transported elsewhere.
 
         Parameters
         ----------

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from hdtree_sc.diffusion import alpha_sigma
-from hdtree_sc.generate._fit import LEAST_HEIGHT
+from hdtree_sc.generate._fit import MIN_HEIGHT
 from hdtree_sc.generate._generator import Generator, Sampling
-from hdtree_sc.module import Where
+from hdtree_sc.module import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ class ClassGenerator(Generator):
     places: ClassPlaces
     diffusion: BranchedLatentDiffusion
 
-    def classes(self, numbers: Sequence[int], n_cells: int) -> Where:
+    def classes(self, numbers: Sequence[int], n_cells: int) -> Condition:
         """Conditions of ``n_cells`` cells of each of some classes, class by class."""
         node = torch.tensor(numbers, device=self.device).repeat_interleave(n_cells)
-        return Where(node, torch.zeros_like(node))
+        return Condition(node, torch.zeros_like(node))
 
     def shared(self, numbers: Sequence[int], n_cells: int, how: Sampling) -> tuple[torch.Tensor, dict[str, int]]:
         """Whitened points of classes from the same noise, class by class, and what they cost.
@@ -76,7 +76,7 @@ class ClassGenerator(Generator):
             if stop is not None and level is not None and stop >= level:
                 at[node] = (x, level)  # a node that parts where its parent does
                 continue
-            where = Where.of((node, 0), n, start.device)
+            where = Condition.of((node, 0), n, start.device)
             if stop is None or level is not None or stop < diffusion.schedule.highest:
                 calls += len(diffusion.way(level, stop, how.n_steps)) - 1
                 x = diffusion.flow(
@@ -100,7 +100,7 @@ class ClassGenerator(Generator):
         assert prior is not None
         numbers = [tree.number_of(label) for label in tree.classes]
         generator = torch.Generator().manual_seed(seed)
-        top = max(float(np.max(tree.heights())), LEAST_HEIGHT)
+        top = max(float(np.max(tree.heights())), MIN_HEIGHT)
         low = diffusion.schedule.lowest / 2
         # strata of the noise level itself, over which the bound is an integral
         levels = low + (top - low) * (torch.arange(n_noise) + torch.rand(n_noise, generator=generator)) / n_noise
@@ -114,7 +114,7 @@ class ClassGenerator(Generator):
                 alpha, sigma = alpha_sigma(at)
                 noised = alpha * x + sigma * noise
                 for i, number in enumerate(numbers):
-                    data = diffusion.data(noised, at, Where.of((number, 0), len(x), x.device))
+                    data = diffusion.data(noised, at, Condition.of((number, 0), len(x), x.device))
                     score[:, i] -= 0.5 * float(np.exp(-level)) * (data - x).square().sum(1) * (top - low) / n_noise
             return ((score + prior.log_prior).softmax(1),)
 

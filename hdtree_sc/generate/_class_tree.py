@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from hdtree_sc.generate._fit import LEAST_HEIGHT, drawn_points
+from hdtree_sc.generate._fit import MIN_HEIGHT, drawn_points
 from hdtree_sc.module import BranchedLatentDiffusion, GaussianClasses
 from hdtree_sc.stats import class_moments
 from hdtree_sc.tree import cosine_levels, found_tree, given_tree, mixing_levels, with_support
@@ -113,7 +113,7 @@ class ClassTreeFit:
             levels = cosine_levels(means, squared, EPSILON)
         else:
             levels = mixing_levels(means, covariance)
-        out = levels.clip(LEAST_HEIGHT, schedule.highest)
+        out = levels.clip(MIN_HEIGHT, schedule.highest)
         np.fill_diagonal(out, -np.inf)
         return out
 

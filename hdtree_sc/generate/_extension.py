@@ -13,8 +13,8 @@ from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data import PointSplitter, positions_of
 from hdtree_sc.generate._arrays import seeded
-from hdtree_sc.generate._fit import LEAST_HEIGHT, STEPS, drawn_points, where_of
-from hdtree_sc.module import BranchedLatentDiffusion, BranchTraining, Donors, GaussianClasses, Where
+from hdtree_sc.generate._fit import MIN_HEIGHT, STEPS, conditions_of, drawn_points
+from hdtree_sc.module import BranchedLatentDiffusion, BranchTraining, Condition, CovariatePool, GaussianClasses
 from hdtree_sc.train import DiffusionPlan, TreeTrainer
 from hdtree_sc.tree import mixing_levels
 
@@ -56,7 +56,7 @@ class ClassExtension:
         self.diffusion: BranchedLatentDiffusion
 
     def checked(self, n_cells: int, label: str, attach: str | None) -> int | None:
-        """Refuse what can not be added; the number of the node to attach to.
+        """Refuse what cannot be added; the number of the node to attach to.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class ClassExtension:
         held = torch.tensor([tree.number_of(name) for name in tree.classes])
         means = torch.cat([diffusion.node_means[held].double(), drawn.mean(0, keepdim=True)])
         levels = mixing_levels(means.numpy(), diffusion.within.double().numpy())[-1, :-1]
-        self.grown = tree.attach(label, levels.clip(LEAST_HEIGHT, diffusion.schedule.highest), n_cells, node=node)
+        self.grown = tree.attach(label, levels.clip(MIN_HEIGHT, diffusion.schedule.highest), n_cells, node=node)
         with seeded(self.seed):
             self.branch = diffusion.grow(
                 self.grown.parents[self.own], self.grown.opens[self.own], drawn.mean(0).float()
@@ -157,7 +157,7 @@ class ClassExtension:
             seed=self.seed,
         )
         training = BranchTraining(self.branch, diffusion.eval(), self.own)
-        plan = DiffusionPlan(training, where_of, **({"seed": self.seed} | (plan_kwargs or {})))
+        plan = DiffusionPlan(training, conditions_of, **({"seed": self.seed} | (plan_kwargs or {})))
         options: dict[str, Any] = {
             "gradient_clip_val": 1.0, "logger": False, "enable_checkpointing": False, "devices": 1,
         }  # fmt: skip
@@ -222,9 +222,9 @@ class ClassExtension:
         These with the class.
         """
         module, cells, own, tree = self.module, self.cells, self.own, self.grown
-        pool = Donors(len(cells["node"]), cells["covariates"].shape[1])
-        pool.fill(Where(cells["node"], cells["label"]), cells["batch"], cells["library"], cells["covariates"])
-        before, held = module.classes, module.donors
+        pool = CovariatePool(len(cells["node"]), cells["covariates"].shape[1])
+        pool.fill(Condition(cells["node"], cells["label"]), cells["batch"], cells["library"], cells["covariates"])
+        before, held = module.classes, module.covariate_pool
         assert before is not None
         assert held is not None
         joined = held.joined(pool)

@@ -11,7 +11,7 @@ from scvi import REGISTRY_KEYS
 from hdtree_sc.data import PointSplitter, positions_of
 from hdtree_sc.generate._from_root import root_and_signal
 from hdtree_sc.generate._generator import SAMPLING_BATCH
-from hdtree_sc.module import SPACES, Donors, LatentDiffusion, Where
+from hdtree_sc.module import SPACES, Condition, CovariatePool, LatentDiffusion
 from hdtree_sc.stats import class_moments
 from hdtree_sc.tree import mixing_levels, node_heights, subtree_sums
 
@@ -40,13 +40,13 @@ POOL_CELLS = 20_000
 """Cells whose library size and covariates are kept."""
 MOMENT_CELLS = 50_000
 """Branch points are learned from so many cells."""
-LEAST_HEIGHT = -3.0
-"""Lowest branch point: what would part below it parts here, so that its nodes can be told apart at all."""
+MIN_HEIGHT = -3.0
+"""Lowest branch point: what would part below it parts here, so that its nodes can be distinguished."""
 
 
-def where_of(batch: dict[str, torch.Tensor]) -> Where:
+def conditions_of(batch: dict[str, torch.Tensor]) -> Condition:
     """Conditions of a minibatch of cached points."""
-    return Where(batch["node"], batch["label"], batch.get("signal"))
+    return Condition(batch["node"], batch["label"], batch.get("signal"))
 
 
 def drawn_points(cells: dict[str, torch.Tensor], seed: int) -> torch.Tensor:
@@ -72,7 +72,7 @@ class LearnedCells:
     """
 
     def __init__(
-        self, module: CellModule, space: Space, conditions_of: Callable[[torch.Tensor, torch.Tensor], Where]
+        self, module: CellModule, space: Space, conditions_of: Callable[[torch.Tensor, torch.Tensor], Condition]
     ) -> None:
         self.module, self.space, self.conditions_of = module, space, conditions_of
         self.has_scatter = module.is_variational and space == "latent"
@@ -82,8 +82,8 @@ class LearnedCells:
         """Cells in the latent with the numbers of their labels, before there is a tree of these."""
         number = torch.from_numpy(positions_of(setup.label_categories, setup.labels) + 1)
 
-        def labels(z: torch.Tensor, registered: torch.Tensor) -> Where:
-            return Where(torch.zeros_like(registered), number.to(registered.device)[registered])
+        def labels(z: torch.Tensor, registered: torch.Tensor) -> Condition:
+            return Condition(torch.zeros_like(registered), number.to(registered.device)[registered])
 
         return cls(module, "latent", labels)
 
@@ -137,7 +137,7 @@ class GeneratorFit:
 
     def begun(
         self, params: dict[str, Any], cells: dict[str, torch.Tensor], rows: NDArray[np.integer], space: Space
-    ) -> tuple[LatentDiffusion, Donors]:
+    ) -> tuple[LatentDiffusion, CovariatePool]:
         """A diffusion with random weights that knows whitening and branch points, and the pool of training cells.
 
         Parameters
@@ -160,9 +160,9 @@ class GeneratorFit:
         diffusion.fit_whitening(drawn[train])
         cells["points"], cells["drawn"] = diffusion.whiten(cells["points"]), diffusion.whiten(drawn)
         kept = chosen[:POOL_CELLS]
-        pool = Donors(len(kept), cells["covariates"].shape[1])
+        pool = CovariatePool(len(kept), cells["covariates"].shape[1])
         held = {name: values[kept] for name, values in cells.items()}
-        pool.fill(Where(held["node"], held["label"]), held["batch"], held["library"], held["covariates"])
+        pool.fill(Condition(held["node"], held["label"]), held["batch"], held["library"], held["covariates"])
         self.find_branch_points(diffusion, {name: values[chosen[:MOMENT_CELLS]] for name, values in cells.items()})
         return diffusion, pool
 
@@ -173,7 +173,7 @@ class GeneratorFit:
         leaf = np.cumsum(tree.is_leaf_mask)[cells["node"].numpy()] - 1
         means, covariance = class_moments(points, leaf, len(tree.leaves))
         between = mixing_levels(means, covariance)
-        heights = np.where(tree.is_leaf_mask, -np.inf, node_heights(tree, between).clip(LEAST_HEIGHT, top))
+        heights = np.where(tree.is_leaf_mask, -np.inf, node_heights(tree, between).clip(MIN_HEIGHT, top))
         codes = torch.tensor(np.array(tree.codebook))
         # of a root alone there is no spread
         scale = codes.std(0).clamp_min(1e-6) if len(codes) > 1 else torch.ones_like(codes[0])
@@ -196,7 +196,7 @@ class GeneratorFit:
         means, covariance = class_moments(points[known], label[known] - 1, n_labels)
         diffusion.label_means[1:] = torch.from_numpy(np.nan_to_num(means)).float()
         found = mixing_levels(means, covariance)
-        levels[1:, 1:] = found.clip(LEAST_HEIGHT, top)
+        levels[1:, 1:] = found.clip(MIN_HEIGHT, top)
         np.fill_diagonal(levels, -np.inf)
         diffusion.label_levels.copy_(torch.from_numpy(levels))
         heights = np.full(n_labels + 1, -np.inf)
@@ -221,7 +221,9 @@ class GeneratorFit:
             # of few cells each is looked at in many ways
             rows = torch.as_tensor(held_out).repeat(-(-VALIDATED // len(held_out)))
             shape = cells["drawn"][rows].shape
-            where = diffusion.forget(where_of({name: values[rows] for name, values in learned.items()}), generator)
+            where = diffusion.drop_condition(
+                conditions_of({name: values[rows] for name, values in learned.items()}), generator
+            )
             validation = {"points": cells["drawn"][rows], "node": where.node, "label": where.label}
             if where.signal is not None:
                 validation["signal"] = where.signal
@@ -258,7 +260,7 @@ class LatentTreeFit(GeneratorFit):
 
     def begun(
         self, params: dict[str, Any], cells: dict[str, torch.Tensor], rows: NDArray[np.integer], space: Space
-    ) -> tuple[LatentDiffusion, Donors]:
+    ) -> tuple[LatentDiffusion, CovariatePool]:
         """See :meth:`GeneratorFit.begun`; ``"signal"`` is added to the cells."""
         diffusion, pool = super().begun(params, cells, rows, space)
         self.learn_signal(diffusion, cells, torch.as_tensor(rows), space)  # type: ignore[arg-type]
@@ -272,7 +274,7 @@ class LatentTreeFit(GeneratorFit):
         generator = torch.Generator(device).manual_seed(self.seed)
         parts = []
         for rows in torch.arange(len(cells["points"])).split(SAMPLING_BATCH):
-            points = diffusion.colour(cells["points"][rows]).to(device)
+            points = diffusion.unwhiten(cells["points"][rows]).to(device)
             node, covariates, library = (cells[name][rows].to(device) for name in ("node", "covariates", "library"))
             found = root_and_signal(self.module, self.condition, space, points, node, covariates, library, generator)
             parts.append([part.cpu() for part in found])

@@ -10,7 +10,7 @@ import torch
 
 from hdtree_sc.generate._arrays import drawn_cells
 from hdtree_sc.generate._generator import Generator
-from hdtree_sc.module import SPACES, Where, paths_to
+from hdtree_sc.module import SPACES, Condition, paths_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -102,7 +102,7 @@ class LatentTreeGenerator(Generator):
         """Real cells, with their signal."""
         cells = super().encoded(parts, obs)
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        points, inputs = self.diffusion.colour(cells.whitened), cells.inputs
+        points, inputs = self.diffusion.unwhiten(cells.whitened), cells.inputs
         _, signal = root_and_signal(
             self.module,
             self.diffusion.condition_on,
@@ -195,7 +195,7 @@ class LatentTreeGenerator(Generator):
             z = self.diffusion.draw_roots(leaf).unsqueeze(0)
         sample = torch.arange(n_cells, device=self.device)
         noise = None
-        unknown = Where(leaf, torch.zeros_like(leaf))
+        unknown = Condition(leaf, torch.zeros_like(leaf))
         inputs = self.decoder_inputs(self.diffusion.node_means[leaf], unknown, batch, library)
         if per_leaf:
             leaves = self.leaves_below(place[0])
@@ -210,7 +210,7 @@ class LatentTreeGenerator(Generator):
         given = signal_of(self.module, condition, space, z, leaf, inputs.covariates, inputs.library)
         if not signal:
             given = torch.full_like(given, torch.nan)
-        where = Where(leaf, torch.full_like(leaf, place[1]), given)
+        where = Condition(leaf, torch.full_like(leaf, place[1]), given)
         whitened = self.sample(where, how, noise)
         return self.decode(whitened, inputs, keep_mean=keep_mean, batch_size=how.batch_size), inputs, sample
 

@@ -10,7 +10,7 @@ import torch
 
 from hdtree_sc.diffusion import alpha_sigma
 from hdtree_sc.generate._arrays import DecoderInputs, decoded_cells, expected, library_sizes
-from hdtree_sc.module import SPACES, Where
+from hdtree_sc.module import SPACES, Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ class EncodedCells:
 
     obs: pd.DataFrame
     whitened: torch.Tensor
-    where: Where
+    where: Condition
     inputs: DecoderInputs
 
     @property
@@ -85,7 +85,7 @@ class EncodedCells:
 
 @dataclass
 class Route:
-    """From where to where cells are carried, and up to which noise.
+    """From where to where cells are transported, and up to which noise.
 
     Parameters
     ----------
@@ -95,13 +95,13 @@ class Route:
         Noise level at which each cell turns, (n,); minus infinity: it stays.
     """
 
-    origin: Where
-    onto: Where
+    origin: Condition
+    onto: Condition
     levels: torch.Tensor
 
 
 class Generator:
-    """Samples, carries and decodes points of a module's diffusion.
+    """Samples, transports and decodes points of a module's diffusion.
 
     Parameters
     ----------
@@ -113,9 +113,9 @@ class Generator:
 
     def __init__(self, module: CellModule, places: Places) -> None:
         assert module.diffusion is not None
-        assert module.donors is not None
+        assert module.covariate_pool is not None
         self.module, self.places = module, places
-        self.diffusion, self.pool = module.diffusion, module.donors
+        self.diffusion, self.pool = module.diffusion, module.covariate_pool
         self.space = SPACES[module.space]
         self.device: torch.device = module.device
 
@@ -131,7 +131,7 @@ class Generator:
     def encoded(self, parts: Sequence[NDArray[Any]], obs: pd.DataFrame) -> EncodedCells:
         """Real cells, from what :meth:`encode` gave of all of them, and their columns."""
         whitened, node, label, library, covariates = (torch.from_numpy(part).to(self.device) for part in parts)
-        return EncodedCells(obs, whitened, Where(node, label), DecoderInputs(library, covariates, node))
+        return EncodedCells(obs, whitened, Condition(node, label), DecoderInputs(library, covariates, node))
 
     def cells_of(self, cells: EncodedCells, place: Place, name: str) -> EncodedCells:
         """The cells of a label or a node.
@@ -159,7 +159,7 @@ class Generator:
         """Standard normal points (n, d)."""
         return torch.randn(n_cells, self.diffusion.centre.shape[0], device=self.device)
 
-    def sample(self, where: Where, how: Sampling, noise: torch.Tensor | None = None) -> torch.Tensor:
+    def sample(self, where: Condition, how: Sampling, noise: torch.Tensor | None = None) -> torch.Tensor:
         """Whitened points from noise alone, which is fresh unless it is given."""
 
         def sample(rows: torch.Tensor) -> torch.Tensor:
@@ -170,7 +170,7 @@ class Generator:
 
         return self.in_parts(sample, len(where.node), how.batch_size)
 
-    def denoise(self, whitened: torch.Tensor, where: Where, level: float, how: Sampling) -> torch.Tensor:
+    def denoise(self, whitened: torch.Tensor, where: Condition, level: float, how: Sampling) -> torch.Tensor:
         """Points with fresh noise of a level, and without it again."""
         start = self.diffusion.noised(whitened, level)
 
@@ -193,11 +193,11 @@ class Generator:
         """
         by_label = there[1] > 0
         # between labels the condition is the label alone: the cell's path leads to where it comes from
-        onto = Where.of(there, len(cells), self.device)
+        onto = Condition.of(there, len(cells), self.device)
         known = cells.where.label > 0
         node = torch.where(known, 0, cells.where.node)
         # no other condition beside it on the way up, as there is none on the way down
-        origin = Where(node, cells.where.label) if by_label else Where(cells.where.node, torch.zeros_like(node))
+        origin = Condition(node, cells.where.label) if by_label else Condition(cells.where.node, torch.zeros_like(node))
         levels = self.diffusion.branch_levels(origin, onto)
         if by_label:
             levels = torch.where(known, levels, self.diffusion.label.heights[0].to(levels))
@@ -253,7 +253,7 @@ class Generator:
 
     def branch_level(self, one: Place, other: Place) -> float:
         """Noise level at which two places part; minus infinity: they do not."""
-        wheres = [Where.of(place, 1, self.device) for place in (one, other)]
+        wheres = [Condition.of(place, 1, self.device) for place in (one, other)]
         return float(self.diffusion.branch_levels(*wheres)[0])
 
     def hybrids(
@@ -276,13 +276,13 @@ class Generator:
         -------
         Points of the hybrids, of the one side and of the other, (3 n_cells, d), and what they are decoded with.
         """
-        wheres = [Where.of(place, n_cells, self.device) for place in (one, other)]
+        wheres = [Condition.of(place, n_cells, self.device) for place in (one, other)]
         level = self.branch_level(one, other)
         common = wheres
         if one[1] == 0:
-            common = [Where(self.diffusion.lca(wheres[0].node, wheres[1].node), wheres[0].label)]
+            common = [Condition(self.diffusion.lca(wheres[0].node, wheres[1].node), wheres[0].label)]
 
-        def flow(x: torch.Tensor, conditions: list[Where], start: float | None, stop: float | None) -> torch.Tensor:
+        def flow(x: torch.Tensor, conditions: list[Condition], start: float | None, stop: float | None) -> torch.Tensor:
             def of(rows: torch.Tensor) -> torch.Tensor:
                 given = (where[rows] for where in conditions)
                 return self.diffusion.flow(x[rows], *given, start=start, stop=stop, n_steps=how.n_steps)
@@ -301,7 +301,7 @@ class Generator:
     # ---------------------------------------------------------------- cells
 
     def decoder_inputs(
-        self, whitened: torch.Tensor, where: Where, batch: int | None, library: float | ArrayLike | None
+        self, whitened: torch.Tensor, where: Condition, batch: int | None, library: float | ArrayLike | None
     ) -> DecoderInputs:
         """Library sizes and covariates of real cells of leaves.
 
@@ -317,7 +317,7 @@ class Generator:
             Library sizes; None: those of the real cells.
         """
         module = self.module
-        points = self.diffusion.colour(whitened)
+        points = self.diffusion.unwhiten(whitened)
         if module.space == "latent":
             latent = points
         else:
@@ -343,7 +343,7 @@ class Generator:
 
     def latents(self, cells: EncodedCells) -> NDArray[np.float32]:
         """Latents (n, n_latent) of real cells as they are."""
-        points = self.diffusion.colour(cells.whitened)
+        points = self.diffusion.unwhiten(cells.whitened)
         return self.module.shown(self.space.latent(self.module, points, cells.inputs.covariates)).float().cpu().numpy()
 
     def leaves(self, made: GeneratedArrays) -> NDArray[np.int64]:

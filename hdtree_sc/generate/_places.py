@@ -10,14 +10,14 @@ import torch
 from hdtree_sc._errors import listing
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data import positions_of
-from hdtree_sc.module import Where
+from hdtree_sc.module import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from hdtree_sc.module import ClassHead, Donors, TreeHead
+    from hdtree_sc.module import ClassHead, CovariatePool, TreeHead
 
 Place: TypeAlias = tuple[int, int]
 """Number of a node and number of a label, 0 for none."""
@@ -95,7 +95,7 @@ class Places:
         msg = f"{argument}: {name!r} is neither a label nor a node of the model. {self.destinations}"
         raise ValueError(msg)
 
-    def names_of(self, where: Where, there: Place) -> tuple[NDArray[Any], bool]:
+    def names_of(self, where: Condition, there: Place) -> tuple[NDArray[Any], bool]:
         """Names of the places of cells, labels if the target is one, and whether it is."""
         if there[1] > 0:
             return np.asarray([UNKNOWN, *self.labels])[where.label.cpu().numpy()], True
@@ -123,17 +123,17 @@ class Places:
         known = registered < len(positions)
         return torch.where(known, positions[registered.clamp_max(len(positions) - 1)], 0)
 
-    def conditions_of(self, z: torch.Tensor, registered: torch.Tensor) -> Where:
+    def conditions_of(self, z: torch.Tensor, registered: torch.Tensor) -> Condition:
         """Leaf and label of each cell with latents (n, width) and the labels of a minibatch."""
-        return Where(self.head.leaf(z), self.known_labels(registered))
+        return Condition(self.head.leaf(z), self.known_labels(registered))
 
-    def leaves_decoded(self, where: Where, latent: torch.Tensor) -> torch.Tensor:
+    def leaves_decoded(self, where: Condition, latent: torch.Tensor) -> torch.Tensor:
         """Number of the leaf whose cells each latent is decoded like: the one in which it lies."""
         return self.leaves_of(latent)
 
     # ---------------------------------------------------------------- probability
 
-    def probability(self, nodes: NDArray[np.floating], place: Place, pool: Donors) -> NDArray[np.floating]:
+    def probability(self, nodes: NDArray[np.floating], place: Place, pool: CovariatePool) -> NDArray[np.floating]:
         """Probability of a node or a label.
 
         Parameters
@@ -160,7 +160,7 @@ class LatentTreePlaces(Places):
         """Which nodes of the tree are leaves, bool (n_nodes,)."""
         return torch.from_numpy(self.tree.is_leaf_mask.copy()).to(device)
 
-    def leaves_decoded(self, where: Where, latent: torch.Tensor) -> torch.Tensor:
+    def leaves_decoded(self, where: Condition, latent: torch.Tensor) -> torch.Tensor:
         """The leaf that is the condition; where that is an inner node, the one in which the embedding lies."""
         return torch.where(self.is_leaf(latent.device)[where.node], where.node, self.leaves_of(latent))
 
@@ -213,23 +213,23 @@ class ClassPlaces(Places):
             raise ValueError(msg)
         return own, 0
 
-    def names_of(self, where: Where, there: Place) -> tuple[NDArray[Any], bool]:
+    def names_of(self, where: Condition, there: Place) -> tuple[NDArray[Any], bool]:
         """Names of the places of cells, those of classes where they are one, and whether the target is one."""
         tree = self.classes
         names = [label or name for label, name in zip(tree.labels, tree.names(), strict=True)]
         return np.asarray(names)[where.node.cpu().numpy()], bool(tree.labels[there[0]])
 
-    def conditions_of(self, z: torch.Tensor, registered: torch.Tensor) -> Where:
+    def conditions_of(self, z: torch.Tensor, registered: torch.Tensor) -> Condition:
         """Node of the known label of each cell, else of the class that its latent is most likely of."""
         label = self.known_labels(registered)
         own = torch.tensor([0, *(self.classes.number_of(name) for name in self.labels)], device=z.device)
-        return Where(torch.where(label > 0, own[label], self.leaves_of(z)), torch.zeros_like(label))
+        return Condition(torch.where(label > 0, own[label], self.leaves_of(z)), torch.zeros_like(label))
 
-    def leaves_decoded(self, where: Where, latent: torch.Tensor) -> torch.Tensor:
+    def leaves_decoded(self, where: Condition, latent: torch.Tensor) -> torch.Tensor:
         """The class that is the condition; where that is an inner node, the class in which the latent lies."""
         is_class = torch.tensor([bool(label) for label in self.classes.labels], device=latent.device)
         return torch.where(is_class[where.node], where.node, self.leaves_of(latent))
 
-    def probability(self, nodes: NDArray[np.floating], place: Place, pool: Donors) -> NDArray[np.floating]:
+    def probability(self, nodes: NDArray[np.floating], place: Place, pool: CovariatePool) -> NDArray[np.floating]:
         """Probability of a node, which a class is as well."""
         return nodes[:, self.tree.index(self.classes.names()[place[0]])]

@@ -20,7 +20,7 @@ from hdtree_sc.graph._node_graph import MIN_LINKS, are_near, node_graph
 from hdtree_sc.graph._order import consensus_order, finished, order_along, order_from, smoothed, within
 from hdtree_sc.graph._order_bootstrap import Interval, bootstrap
 from hdtree_sc.graph._prune import MIN_AGREEMENT, natural_cut
-from hdtree_sc.graph._stray_links import natural_groups, over_expected, without_stray_links
+from hdtree_sc.graph._spurious_edges import natural_groups, over_expected, without_spurious_edges
 from hdtree_sc.graph._tips import Peaks, find_peaks, resolution, tip_cells
 from hdtree_sc.graph._tree_replicate import BUILDERS, Procedure, Replicate, Sample, clade_overlap, rebuild
 from hdtree_sc.graph._walks import WALK_NEIGHBORS, entropy_of, walk_information
@@ -77,5 +77,5 @@ __all__ = [
     "ward_linkage",
     "within",
     "without_bridges",
-    "without_stray_links",
+    "without_spurious_edges",
 ]

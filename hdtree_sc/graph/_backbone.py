@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MOST_LATERAL = 0.3
+MAX_LATERAL = 0.3
 """Largest share of an end's outward links that may lead to cells other than those it comes from."""
 SHORTEST = 0.015
 """Least pseudotime that a branch covers."""
@@ -207,7 +207,7 @@ def _lateral_end(now: Backbone, min_cells: int) -> tuple[list[int], int] | None:
     best, found = -1.0, None
     for end in np.flatnonzero(now.is_end & (now.parent >= 0)):
         beside = np.flatnonzero(~below[:, end])
-        if size[end] >= min_cells and links[end, beside].sum() <= MOST_LATERAL * outward[end]:
+        if size[end] >= min_cells and links[end, beside].sum() <= MAX_LATERAL * outward[end]:
             continue
         near = np.append(beside, now.parent[end])
         into = int(near[ratio[end, near].argmax()])

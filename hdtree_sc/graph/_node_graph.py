@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 MIN_LINKS = 1 / 3
 """Leaves are neighbours from ``MIN_LINKS * k * sqrt(cells / k)`` links on, with the cells of the smaller one.
 
-The border between two leaves grows slower than the leaves do, stray links grow with them: the square root is between.
+The border between two leaves grows slower than the leaves do, spurious edges grow with them: the square root is
+between.
 """
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
-from hdtree_sc.graph._stray_links import without_stray_links
+from hdtree_sc.graph._spurious_edges import without_spurious_edges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ FEW_CONTRADICTED, MOST_CONTRADICTED = 0.2, 0.25
 """Share of the links off the tree up to which the order goes along it, and from which on it does not."""
 MIN_MILESTONES = 16
 """A tree of fewer is too coarse to order cells along."""
-LEAST = 0.3
+MIN_RATIO = 0.3
 """Links between two groups go where they are fewer than this share of those expected."""
 
 
@@ -196,4 +196,4 @@ def _trusted(distances: sparse.csr_matrix, group: NDArray[np.integer]) -> sparse
     joined = sparse.csr_matrix(
         (np.ones(distances.nnz, dtype=bool), distances.indices, distances.indptr), shape=distances.shape
     )
-    return within(distances, without_stray_links(joined, group, LEAST))
+    return within(distances, without_spurious_edges(joined, group, MIN_RATIO))

@@ -17,7 +17,7 @@ SMOOTHING_STEPS = 3
 """Steps of averaging over neighbours before peaks are looked for: what they remove was one cell's noise."""
 STREAM = 1.0
 """Edges across, over edges down, from which on two peaks are one stream."""
-MOST_PEAKS = 400
+MAX_PEAKS = 400
 """Pseudotime is averaged further until no more peaks are left: they are compared in pairs."""
 
 
@@ -178,7 +178,7 @@ def _climb(
         while not np.array_equal(up[up], up):
             up = up[up]
         top, basin = np.unique(up, return_inverse=True)
-        if len(top) <= MOST_PEAKS or n_steps > 1000:
+        if len(top) <= MAX_PEAKS or n_steps > 1000:
             return time, top, basin
         n_steps *= 2
 

@@ -1,4 +1,4 @@
-"""What a cut of cells tells of walks over their neighbour links."""
+"""How informative a cut of cells is about walks over their neighbour links."""
 
 from __future__ import annotations
 

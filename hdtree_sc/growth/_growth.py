@@ -20,8 +20,8 @@ from hdtree_sc.graph import (
     spread_rows,
     walk_information,
 )
-from hdtree_sc.growth._row_optimizer import teaching
-from hdtree_sc.nn import LEAST_SHARE, LEAST_SHARE_IN_BOUNDS
+from hdtree_sc.growth._row_optimizer import train_rows
+from hdtree_sc.nn import MIN_SHARE, MIN_SHARE_IN_BOUNDS
 from hdtree_sc.tree import path_names
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 SplitRule = Literal["gain", "largest"]
 SPLIT_RULES = ("gain", "largest")
 STEPS = 150
-"""Steps in which the latents of new leaves are taught, all else standing still."""
+"""Steps in which the latents of new leaves are trained, all else frozen."""
 ROUTER_STEPS = 100
 BATCH = 512
 LEARNING_RATE = 1e-3
 ROUTER_LEARNING_RATE = 1e-2
 DRAWS = 4
 """Draws of the latents over which a gain in bound is averaged."""
-PRICE = 0.5
+MIN_GAIN_RATIO = 0.5
 """A split is made if held-out cells gain at least this share of the entropy of its sides."""
-KEPT = 0.4
+PRUNE_RATIO = 0.4
 """A split is kept in the end if they still gain this share."""
 PROPOSAL_CELLS = 5_000
 """A split is proposed by at most so many cells of its leaf."""
@@ -117,7 +117,8 @@ class Proposal:
     side
         Side, 0 or 1, of each of them, (n,).
     information
-        What the side of a held-out cell of the leaf tells of the side on which a walk from it ends, in nats.
+        Mutual information between the side of a held-out cell of the leaf and the side on which a walk from it ends, in
+        nats.
     entropy
         Entropy of the sides of the training cells, in nats.
     gain
@@ -135,9 +136,9 @@ class Proposal:
 class Growth:
     r"""Splits the leaves of a module's tree as long as held-out cells gain by it.
 
-    A leaf is cut in two where that tells most about walks over its cells' nearest-neighbour links
-    (:func:`~hdtree_sc.graph.best_bisection`). The gain is the mutual information between the side of a held-out
-    cell and the side on which a walk of eight steps from it ends; gains of splits add up to what the leaves tell of
+    A leaf is cut in two where the cut is most informative about walks over its cells' nearest-neighbour links
+    (:func:`~hdtree_sc.graph.best_bisection`). The gain is the mutual information between the side of a held-out cell
+    and the side on which a walk of eight steps from it ends; gains of splits add up to the information of the leaves on
     walks. All of it is worked out on embeddings that are computed once, so that no candidate is trained.
 
     Parameters
@@ -227,7 +228,7 @@ class Growth:
                 waiting.append(proposal)
         if self.rule == "largest":
             return max(waiting, key=lambda proposal: len(proposal.rows), default=None)
-        worth = [proposal for proposal in waiting if proposal.information >= PRICE * proposal.entropy]
+        worth = [proposal for proposal in waiting if proposal.information >= MIN_GAIN_RATIO * proposal.entropy]
         return max(worth, key=lambda proposal: proposal.gain, default=None)
 
     def _names(self) -> dict[int, str]:
@@ -279,13 +280,15 @@ class Growth:
             information * len(rows) / len(self.train),
         )  # fmt: skip
 
-    # -- teaching --------------------------------------------------------------------------------------------
+    # -- training rows --------------------------------------------------------------------------------------------
 
     def _fit_router(self, proposal: Proposal) -> None:
         """Teach the router of a leaf that was split the proposed sides."""
         stack, member = self.module.tree.router, torch.tensor([proposal.slot], device=proposal.rows.device)
         embedding, first = self.module.shown(self.train.embedding[proposal.rows]), 1.0 - proposal.side.float()
-        with teaching(self.module, dict.fromkeys(stack.parameters(), [proposal.slot]), lr=ROUTER_LEARNING_RATE) as step:
+        with train_rows(
+            self.module, dict.fromkeys(stack.parameters(), [proposal.slot]), lr=ROUTER_LEARNING_RATE
+        ) as step:
             for _ in range(ROUTER_STEPS):
                 rows = torch.randint(len(first), (min(BATCH, len(first)),), generator=self.generator).to(first.device)
                 logits = stack(embedding[rows], member)[0, :, 0]
@@ -297,12 +300,12 @@ class Growth:
         own = self._own_leaf(self.train)
         inside = torch.isin(own, torch.tensor(new, device=own.device)).nonzero().squeeze(1)
         stacks = [*tree.posterior.parameters(), *tree.prior.parameters(), decoder.gain, decoder.shift, decoder.mix]
-        taught = dict.fromkeys(stacks, new) | dict.fromkeys(tree.prior_router.parameters(), above)
-        with teaching(self.module, taught, lr=LEARNING_RATE) as step:
+        trained = dict.fromkeys(stacks, new) | dict.fromkeys(tree.prior_router.parameters(), above)
+        with train_rows(self.module, trained, lr=LEARNING_RATE) as step:
             for _ in range(STEPS):
                 cells = self.train[inside[self._drawn(own[inside])]]
                 expected, divergence = self.module.bound(
-                    cells.x, cells.embedding, cells.covariates, cells.library, least_share=LEAST_SHARE, most=1
+                    cells.x, cells.embedding, cells.covariates, cells.library, min_share=MIN_SHARE, most=1
                 )
                 step((expected + divergence).mean() / cells.x.shape[1])
 
@@ -328,13 +331,13 @@ class Growth:
         for _ in range(DRAWS):
             for cells in self.held_out.parts(2048):
                 passage = tree(cells.embedding, draw=True)
-                node, cell, surprise = self.module.surprise(
-                    passage, cells.x, cells.covariates, cells.library, least_share=LEAST_SHARE_IN_BOUNDS,
+                node, cell, neg_log_likelihood = self.module.neg_log_likelihood(
+                    passage, cells.x, cells.covariates, cells.library, min_share=MIN_SHARE_IN_BOUNDS,
                     also=torch.cat([here, below.flatten()]),
                 )  # fmt: skip
                 share = passage.log_share.exp()
                 cost = torch.zeros_like(share)
-                cost[node, cell] = share[node, cell] * surprise
+                cost[node, cell] = share[node, cell] * neg_log_likelihood
                 split = (cost + share * passage.divergence())[below].sum(1) + (share * passage.decision)[here]
                 total += (cost[here] - split).sum(1) / (DRAWS * len(self.held_out))
         return total.tolist()
@@ -342,7 +345,7 @@ class Growth:
     # -- pruning ---------------------------------------------------------------------------------------------
 
     def prune(self) -> list[dict[str, Any]]:
-        """Take leaves away that are too small, or whose split tells too little, and return a record of each."""
+        """Take leaves away that are too small, or whose split has too little gain, and return a record of each."""
         records = []
         while (gone := self._to_go()) is not None:
             slot, n_cells, information = gone
@@ -381,7 +384,7 @@ class Growth:
             neighbors, _ = nearest_neighbors(points, WALK_NEIGHBORS)
             queries = self._points(self.held_out, others)
             information = walk_information(points, side[some], neighbors, queries, theirs)
-            if information < KEPT * entropy_of(side):
+            if information < PRUNE_RATIO * entropy_of(side):
                 slot = min(pair, key=lambda slot: sizes[slot])
                 return slot, sizes[slot], information
         return None

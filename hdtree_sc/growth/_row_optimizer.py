@@ -12,27 +12,27 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def teaching(
-    module: torch.nn.Module, taught: dict[torch.nn.Parameter, list[int]], *, lr: float
+def train_rows(
+    module: torch.nn.Module, trained: dict[torch.nn.Parameter, list[int]], *, lr: float
 ) -> Iterator[Callable[[torch.Tensor], None]]:
     """A step of Adam on a loss, which changes some rows of some parameters while all else stands still."""
     needed = {parameter: parameter.requires_grad for parameter in module.parameters()}
     masks = []
-    for parameter, rows in taught.items():
+    for parameter, rows in trained.items():
         mask = torch.zeros(len(parameter), *[1] * (parameter.ndim - 1), device=parameter.device)
         mask[rows] = 1.0
         masks.append(mask)
-    optimizer = torch.optim.Adam(list(taught), lr=lr)
+    optimizer = torch.optim.Adam(list(trained), lr=lr)
 
     def step(loss: torch.Tensor) -> None:
-        gradients = torch.autograd.grad(loss, list(taught), allow_unused=True)
-        for parameter, gradient, mask in zip(taught, gradients, masks, strict=True):
+        gradients = torch.autograd.grad(loss, list(trained), allow_unused=True)
+        for parameter, gradient, mask in zip(trained, gradients, masks, strict=True):
             parameter.grad = None if gradient is None else gradient * mask
         optimizer.step()
 
     try:
         for parameter in needed:
-            parameter.requires_grad_(parameter in taught)
+            parameter.requires_grad_(parameter in trained)
         with torch.enable_grad():
             yield step
     finally:

@@ -120,7 +120,7 @@ def _merge(
 
 @torch.no_grad()
 def _calibrate(codebook: TreeCodebook, z: torch.Tensor, neighbors: NDArray[np.integer]) -> None:
-    """Set the width of the soft assignment so that it tells best in which leaf a cell's neighbours are.
+    """Set the width of the soft assignment so that it predicts best in which leaf a cell's neighbours are.
 
     The scatter within leaves alone gives probabilities of nearly one everywhere: most of a latent's dimensions hold
     none of it. The likelihood of the neighbours' leaves is what a membership should answer for.
@@ -140,12 +140,14 @@ def _calibrate(codebook: TreeCodebook, z: torch.Tensor, neighbors: NDArray[np.in
     theirs = own[torch.from_numpy(neighbors.astype(np.int64)).to(z.device)]
     scatter = squared.gather(1, own.unsqueeze(1)).mean().clamp_min(1e-8)
     widths = scatter * torch.logspace(-2, 1, 31, device=z.device)
-    surprise = [-torch.log_softmax(-squared / (2.0 * width), dim=1).gather(1, theirs).mean().item() for width in widths]
-    codebook.variance.copy_(widths[int(np.argmin(surprise))])
+    neg_log_likelihood = [
+        -torch.log_softmax(-squared / (2.0 * width), dim=1).gather(1, theirs).mean().item() for width in widths
+    ]
+    codebook.variance.copy_(widths[int(np.argmin(neg_log_likelihood))])
 
 
 def _drop_small(latent: NDArray[np.float32], group: NDArray[np.integer], min_cells: int) -> NDArray[np.int64]:
-    """Hand the cells of groups that are too small to the nearest group that is not, and number the groups anew."""
+    """Hand the cells of groups that are too small to the nearest group that is not, and renumber the groups."""
     sizes = np.bincount(group)
     kept = np.flatnonzero(sizes >= min(min_cells, sizes.max()))
     centroids = np.stack([latent[group == k].mean(0) for k in kept])

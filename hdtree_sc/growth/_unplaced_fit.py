@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 N_FOLDS = 5
 MIN_CELLS = 40
-"""Fewer training cells can not tell one in twenty."""
+"""Fewer training cells cannot resolve one in twenty."""
 MAX_VALUES = 60_000_000
 """Largest number of values (cells x features) that the score is fitted on."""
 OWN_COMPONENTS = 5_000

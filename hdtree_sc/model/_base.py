@@ -146,7 +146,7 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
             needs them.
         time_key
             ``obs`` column with the time of collection, a number, missing in any number of cells. The latent is trained
-            to tell it.
+            to predict it.
         size_factor_key
             ``obs`` column of library sizes, finite and above 0, in place of the sum of each cell's counts.
         categorical_covariate_keys

@@ -58,7 +58,7 @@ FEW_FEATURES = 64
 class BranchedDiffusion(ClassTreeModel):
     """Generate, transmute and extend known cell types with a diffusion that forks where they part.
 
-    At high noise cells of two types cannot be told apart; a *branch point* is the noise level below which they can.
+    At high noise cells of two types cannot be distinguished; a *branch point* is the noise level below which they can.
     All types share one way above it and go their own below. The branch points of all types are a tree.
 
     Counts are diffused in the latent of a variational autoencoder that is trained first, few continuous features as
@@ -99,7 +99,7 @@ class BranchedDiffusion(ClassTreeModel):
     linkage
         How pairs of classes make a tree: ``"complete"``, ``"average"``, or ``"single"``, as published.
     conditioning
-        How the network knows the branch: ``"gated_path"``, one network that is told the nodes of the path, or
+        How the network knows the branch: ``"gated_path"``, one network that is conditioned on the nodes of the path, or
         ``"multi_head"``, as published: a shared trunk that is evaluated once, and a head for each branch that no other
         class trains.
     encoder, scvi_kwargs
@@ -261,7 +261,7 @@ class BranchedDiffusion(ClassTreeModel):
             Keyword arguments of the autoencoder's plan (``lr``, ``max_kl_weight``, ...).
         diffusion_kwargs
             Arguments of :meth:`train_diffusion` (``max_epochs``, ``n_hidden``, ...). ``gate`` is ``"step"`` unless
-            given: above a branch point its types are told apart by nothing.
+            given: above a branch point nothing distinguishes its types.
         **trainer_kwargs
             Keyword arguments of :class:`scvi.train.Trainer`, used in both stages.
 

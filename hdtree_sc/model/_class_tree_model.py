@@ -105,7 +105,8 @@ class ClassTreeModel(GenerativeTreeModel):
         """Class of each cell by how well each class' way takes the noise off it.
 
         The difference of denoising errors, weighted as in the evidence lower bound and averaged over noise, estimates
-        that of log likelihoods. Above the branch point of two classes they answer alike and nothing is to be told.
+        that of log likelihoods. Above the branch point of two classes both answers are the same and carry no
+        information.
 
         Parameters
         ----------

@@ -19,11 +19,11 @@ from hdtree_sc.generate import (
     LearnedCells,
     Places,
     Sampling,
+    conditions_of,
     seeded,
-    where_of,
 )
 from hdtree_sc.model._tree_model import TreeModel
-from hdtree_sc.module import SPACES, Where, untold
+from hdtree_sc.module import SPACES, Condition, without_condition
 from hdtree_sc.train import DiffusionPlan, facts_of, resumed_run, run_diffusion
 
 if TYPE_CHECKING:
@@ -119,11 +119,12 @@ class GenerativeTreeModel(TreeModel):
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train the generator: a diffusion over the latents of the training cells, told where in the tree they are.
+        """Train the generator: a diffusion over latents, conditioned on the cell's place in the tree.
 
-        Encoder, decoder and tree stay as they are. Latents are whitened, and the network is told the cell's tree path
-        and, with ``labels_key``, its label; either is left out or shortened at random, so that one network generates
-        any node, any label, and the data as a whole. Ctrl-C ends training early and leaves a usable generator.
+        Encoder, decoder and tree stay as they are. Latents are whitened, and the network is conditioned on the cell's
+        tree path and, with ``labels_key``, on its label; either is dropped or shortened at random, so that one network
+        generates any node, any label, and the data as a whole. Ctrl-C ends training early and leaves a usable
+        generator.
 
         Parameters
         ----------
@@ -139,8 +140,8 @@ class GenerativeTreeModel(TreeModel):
             ``"latent"``, or ``"expression"``: the principal components that the encoder reads, as the paper has it,
             turned back to expression without a network.
         gate
-            When a node of the path is told: ``"soft"`` or ``"step"``, where the noise is below the branch point that it
-            comes from, so that siblings share all that happens above; ``"none"``, always.
+            When a node of the path is visible: ``"soft"`` or ``"step"``, where the noise is below the branch point that
+            it comes from, so that siblings share all that happens above; ``"none"``, always.
         n_hidden
             Width of the denoiser.
         n_blocks
@@ -171,8 +172,8 @@ class GenerativeTreeModel(TreeModel):
 
         Notes
         -----
-        Sets ``model.history["diffusion_train_loss"]`` and ``["diffusion_validation_loss"]``. Building the tree anew
-        makes the generator void.
+        Sets ``model.history["diffusion_train_loss"]`` and ``["diffusion_validation_loss"]``. Rebuilding the tree
+        removes the generator.
 
         References
         ----------
@@ -202,7 +203,7 @@ class GenerativeTreeModel(TreeModel):
         splitter = fit.splitter(
             diffusion, cells, batch_size, train=self._split.train, held_out=self._split.held_out, test=self.test_indices
         )
-        plan = DiffusionPlan(diffusion, where_of, **({"seed": self._seed()} | (plan_kwargs or {})))
+        plan = DiffusionPlan(diffusion, conditions_of, **({"seed": self._seed()} | (plan_kwargs or {})))
         run_diffusion(
             self, plan, splitter, max_epochs or default, accelerator=accelerator, devices=devices,
             early_stopping=early_stopping, checkpoint_dir=checkpoint_dir, facts=facts, **trainer_kwargs,
@@ -292,7 +293,7 @@ class GenerativeTreeModel(TreeModel):
         how = self._sampling(n_steps, method, guidance, batch_size)
         generator = self._generator()
         places = generator.places
-        where = Where.of(places.of(node, label), n_cells, generator.device)
+        where = Condition.of(places.of(node, label), n_cells, generator.device)
         label = None if label is None else places.label_named(label)
         in_batch = None if batch is None else self._setup.number_of_batch(batch)
         with seeded(seed):
@@ -321,11 +322,11 @@ class GenerativeTreeModel(TreeModel):
         keep_mean: bool = True,
         batch_size: int = SAMPLING_BATCH,
     ) -> AnnData:
-        """Make each cell anew from its path in the tree.
+        """Regenerate each cell from its path in the tree.
 
-        What is kept of a cell is its leaf, its library size and its covariates, and of :class:`TreeVAE` what its
-        diffusion is told beside the path; with ``noise_level`` also what of its latent is stronger than the noise.
-        Nothing is mixed with the input.
+        What is kept of a cell is its leaf, its library size and its covariates, and for :class:`TreeVAE` the latents of
+        its path; with ``noise_level`` also what of its latent is stronger than the noise. Nothing is mixed with the
+        input.
 
         Parameters
         ----------
@@ -358,7 +359,7 @@ class GenerativeTreeModel(TreeModel):
         noise_level = None if noise_level is None else finite_number("noise_level", noise_level)
         generator = self._generator()
         cells = self._encoded(generator, adata, indices)
-        where = untold(cells.where, label=True)
+        where = without_condition(cells.where, label=True)
         with seeded(seed):
             if noise_level is None:
                 whitened = generator.sample(where, how)
@@ -445,8 +446,8 @@ class GenerativeTreeModel(TreeModel):
         ``.obs["target_probability"]`` : probability of the target once the counts are encoded again: of a node, its
             node probability; of a label, the labels of training cells in the leaves, weighted by leaf probability
         ``.obs["source_cell"]``, ``.obs["draw"]`` : name of the cell before, and number of the draw
-        ``.obs["branch_noise"]`` : noise level ``-log SNR`` up to which the cell was carried; minus infinity: not at all
-        ``.obsm["X_<key>_source"]`` : latent before
+        ``.obs["branch_noise"]`` : noise level ``-log SNR`` up to which the cell was transported; minus infinity: not at
+        all ``.obsm["X_<key>_source"]`` : latent before
 
         Raises
         ------
@@ -560,7 +561,7 @@ class GenerativeTreeModel(TreeModel):
         generator = self._generator()
         (a, one), (b, other) = generator.places.named(a, "a"), generator.places.named(b, "b")
         if "hybrid" in (a, b):
-            msg = "a, b: a place called 'hybrid' cannot be told from the hybrids; rename the label and train again."
+            msg = "a, b: a place called 'hybrid' has the name of the hybrids; rename the label and train again."
             raise ValueError(msg)
         if (one[1] > 0) != (other[1] > 0):
             msg = f"a={a!r} and b={b!r}: two labels or two nodes wanted, not one of each."

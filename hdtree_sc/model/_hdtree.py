@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hdtree_sc.nn import Likelihood
     from hdtree_sc.tree import Tree
 
-MANY_CELLS = 16_000
+N_CELLS_LARGE = 16_000
 """From so many cells on they can feed a larger encoder."""
 TARGET_STEPS = 800
 """Steps that a default training takes on a small data set."""
@@ -39,7 +39,7 @@ HELD_OUT_CELLS = 5_000
 class HDTree(GenerativeTreeModel):
     """Learn a tree of cells: one latent, one hierarchical codebook, one count decoder.
 
-    The encoder is trained so that expression neighbours meet (soft contrastive loss), so that the decoder can tell
+    The encoder is trained so that expression neighbours meet (soft contrastive loss), so that the decoder can predict
     their counts (likelihood), and so that they stay close to the codes of their tree path (commitment). The codes are
     the running means of the cells they hold. Number and depth of the branches follow the data: K is never given.
 
@@ -71,15 +71,15 @@ class HDTree(GenerativeTreeModel):
     n_pcs
         Principal components of the normalised expression in which neighbours are searched.
     n_input_pcs
-        Principal components that the encoder reads; by default 50, and 100 from 16,000 cells on. Few cells can not
-        teach an encoder of thousands of genes what is noise; the components can.
+        Principal components that the encoder reads; by default 50, and 100 from 16,000 cells on. From few cells an
+        encoder of thousands of genes cannot learn what is noise; with components it can.
     nu
         Degrees of freedom of the contrastive kernel; small is sharp.
     exaggeration
         Attraction of neighbours: 0.5 saturates, 2 drives groups apart.
     use_labels
-        Whether the latent is trained to tell the labels of ``labels_key``, of the cells that have one. Off unless asked
-        for: a tree that was told the labels can not be judged by them.
+        Whether the latent is trained to predict the labels of ``labels_key``, for the cells that have one. Off by
+        default: a tree that was trained on the labels cannot be judged by them.
 
     Examples
     --------
@@ -127,7 +127,7 @@ class HDTree(GenerativeTreeModel):
             check_likelihood(adata, self._setup.argument("layer"), gene_likelihood, self._setup.argument("obsm_key"))
         stats = self.summary_stats
         # resolved here, so that the file says which: a model may be loaded with other cells
-        many = stats.n_cells >= MANY_CELLS
+        many = stats.n_cells >= N_CELLS_LARGE
         n_hidden = n_hidden or (512 if many else 256)
         n_layers = n_layers or (3 if many else 2)
         n_input_pcs = n_input_pcs or (100 if many else 50)
@@ -141,7 +141,7 @@ class HDTree(GenerativeTreeModel):
             gene_likelihood=gene_likelihood,
             n_pcs=n_pcs,
             n_input_pcs=n_input_pcs,
-            labels_to_tell=self._labels_to_tell() if use_labels else (),
+            predicted_labels=self._predicted_labels() if use_labels else (),
             has_time=self._setup.argument("time_key") is not None,
             nu=nu,
             exaggeration=exaggeration,
@@ -153,7 +153,7 @@ class HDTree(GenerativeTreeModel):
         self.package_version_ = version("hdtree-sc")
         self.init_params_ = self._get_init_params(locals())
 
-    def _labels_to_tell(self) -> tuple[bool, ...]:
+    def _predicted_labels(self) -> tuple[bool, ...]:
         """Of each registered label, whether it is one to learn: the unknown one is not."""
         known = tuple(text_of(label) != UNKNOWN for label in self._setup.label_categories)
         if self._setup.argument("labels_key") is None or sum(known) < 2:
@@ -285,7 +285,7 @@ class HDTree(GenerativeTreeModel):
         max_leaves: int | None = None,
         min_cells: int | None = None,
     ) -> None:
-        """Build the tree anew on the latents of the training cells, without training.
+        """Rebuild the tree on the latents of the training cells, without training.
 
         The tree has at most ``max_leaves`` leaves of ``min_cells`` cells, and of those splits the ones that the
         validation cells support: these fall on the side where their nearest training cells in expression are.
@@ -348,7 +348,7 @@ class HDTree(GenerativeTreeModel):
         indices: Rows = None,
         batch_size: int | None = None,
     ) -> NDArray[np.float32]:
-        """Time that each cell's latent tells, also for cells whose time is not known.
+        """Time predicted from each cell's latent, also for cells whose time is not known.
 
         Parameters
         ----------
@@ -373,7 +373,7 @@ class HDTree(GenerativeTreeModel):
         if module.time_head is None:
             msg = "get_time needs a model that was set up with time_key=."
             raise RuntimeError(msg)
-        return self._reader.read(lambda t: (module.told_time(module.latents(t)),), adata, indices, batch_size)[0]
+        return self._reader.read(lambda t: (module.predicted_time(module.latents(t)),), adata, indices, batch_size)[0]
 
 
 def _check_builder(argument: str, builder: str) -> None:

@@ -97,7 +97,7 @@ class LatentTreeModel(GenerativeTreeModel, VAEMixin):
         ``epoch`` and ``stage`` (``"grow"``, ``"prune"``); ``node``, by its name at that time; ``n_cells`` of the node
         and of its ``smaller`` child; ``information`` that the sides of held-out cells have on where walks from them
         end, the ``entropy`` of the sides and the ``gain`` in information per cell of all, in nats; ``bound_gain``: what
-        held-out cells gain in bound once the new leaves were taught and before all was trained together, in nats per
+        held-out cells gain in bound once the new leaves were trained and before all was trained together, in nats per
         cell; ``n_leaves`` after it.
         """
         self._require_trained("growth")

@@ -37,7 +37,7 @@ def networks_of(model: HDTree | SCVI, own: BaseModelClass) -> dict[str, Any]:
     TypeError
         If the model is neither HDTree nor scVI.
     ValueError
-        If it was not trained, knows other genes or covariates, or is a kind of scVI whose cells are not told by latent,
+        If it was not trained, knows other genes or covariates, or is a kind of scVI whose decoder does not read latent,
         library size and covariates alone.
     """
     if not isinstance(model, HDTree | SCVI):
@@ -74,7 +74,7 @@ def networks_of(model: HDTree | SCVI, own: BaseModelClass) -> dict[str, Any]:
     if any(refused.values()):
         named = ", ".join(name for name, is_so in refused.items() if is_so)
         msg = (
-            f"latent_model: an scVI model with {named} can not be taken over: cells must be told by latent, observed "
+            f"latent_model: an scVI model with {named} cannot be used: its decoder must read latent, observed "
             "library size and covariates alone."
         )
         raise ValueError(msg)

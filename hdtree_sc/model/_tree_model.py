@@ -271,7 +271,7 @@ class TreeModel(CellModel):
         """Which cells are unlike anything the model was trained on.
 
         Each cell is compared with training cells in the principal components of expression and with their mean
-        profiles. In queries of 50 cells or more it is heard together with its five nearest cells in the query, so that
+        profiles. In queries of 50 cells or more it is scored together with its five nearest cells in the query, so that
         the answer for a cell depends a little on which others are asked about.
 
         Parameters

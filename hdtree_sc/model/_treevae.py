@@ -14,7 +14,7 @@ from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, shape_of
 from hdtree_sc.generate import SAMPLING_BATCH, LatentTreeFit, LatentTreeGenerator, LatentTreePlaces, seeded
 from hdtree_sc.graph import spread_rows
 from hdtree_sc.growth import SPLIT_RULES, Cells, Growth, SplitRule, fit_map
-from hdtree_sc.model._hdtree import MANY_CELLS
+from hdtree_sc.model._hdtree import N_CELLS_LARGE
 from hdtree_sc.model._latent_tree_model import LatentTreeModel
 from hdtree_sc.module import TREE_CONDITIONS, TreeVAEModule
 from hdtree_sc.train import GrowingPlan, TreeTrainRunner, train_on_pairs, with_own_settings
@@ -42,9 +42,9 @@ HELD_OUT_CELLS = 5_000
 class TreeVAE(LatentTreeModel):
     """Learn a tree of cells that grows while it is trained, with latents at its nodes.
 
-    Every cell goes down the tree by routers and has a latent at each node that it passes; the leaf's decoder tells its
-    expression. A leaf is split where held-out cells gain by it, so that number and depth of the leaves follow the data.
-    A second stage, :meth:`train_diffusion`, refines what leaves generate.
+    Every cell goes down the tree by routers and has a latent at each node that it passes; the leaf's decoder predicts
+    its expression. A leaf is split where held-out cells gain by it, so that number and depth of the leaves follow the
+    data. A second stage, :meth:`train_diffusion`, refines what leaves generate.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class TreeVAE(LatentTreeModel):
                 raise ValueError(msg)
         n_cells = self.summary_stats.n_cells
         # resolved here, so that the file says which: a model may be loaded with other cells
-        many = n_cells >= MANY_CELLS
+        many = n_cells >= N_CELLS_LARGE
         n_hidden = n_hidden or (512 if many else 256)
         n_layers = n_layers or (3 if many else 2)
         n_input_pcs = n_input_pcs or (100 if many else 50)
@@ -332,7 +332,7 @@ class TreeVAE(LatentTreeModel):
         return {"condition": self._condition, "n_node_latent": self.module.n_node_latent}
 
     def train_diffusion(self, *args: Any, condition: TreeCondition = "path", **kwargs: Any) -> None:
-        """Train the second stage: a diffusion over cells' embeddings and details, told where in the tree they are.
+        """Train the second stage: a diffusion over embeddings and details, conditioned on places in the tree.
 
         With ``space="expression"`` it is over the components that the encoder reads, as in the papers, whose diffusion
         is over pixels; of images that are read by convolutions there are none.
@@ -342,9 +342,9 @@ class TreeVAE(LatentTreeModel):
         *args, **kwargs
             See :meth:`HDTree.train_diffusion`.
         condition
-            What is told beside the nodes of a cell's path: ``"path"``, the latents of these nodes, as in TreeDiffusion;
-            ``"reconstruction"``, what the leaf's decoder makes of its latent, as in Diffuse-TreeVAE. Both are left out
-            in half of the cells, so that cells of a node or a label can be made as well.
+            The condition beside the nodes of a cell's path: ``"path"``, the latents of these nodes, as in
+            TreeDiffusion; ``"reconstruction"``, what the leaf's decoder makes of its latent, as in Diffuse-TreeVAE.
+            Both are left out in half of the cells, so that cells of a node or a label can be made as well.
 
         Raises
         ------
@@ -389,7 +389,7 @@ class TreeVAE(LatentTreeModel):
         """Make new cells: from the root, of a node of the tree, of a label.
 
         A leaf is drawn as often as training cells are in it, the root's latent from where that of the leaf's cells
-        lies, and the latents below it from their priors. The diffusion is told them and makes an embedding with
+        lies, and the latents below it from their priors. Conditioned on them, the diffusion makes an embedding with
         details, the leaf's decoder counts of it.
 
         Parameters
@@ -399,7 +399,8 @@ class TreeVAE(LatentTreeModel):
         node
             Name of a node, inner or leaf; the whole data by default.
         label
-            Name of a label of ``labels_key``. The diffusion is then told the label and the leaf, and no latents.
+            Name of a label of ``labels_key``. The diffusion is then conditioned on the label and the leaf, not on
+            latents.
         batch, library, n_steps, seed, method, guidance, keep_mean, batch_size
             See :meth:`HDTree.generate`.
         per_leaf
@@ -412,7 +413,7 @@ class TreeVAE(LatentTreeModel):
             ``"cells"``: as above. ``"normal"``: the root's latent is standard normal and the leaf drawn by the routers
             that see latents, as published; not with ``node``, ``label`` or ``per_leaf``.
         from_root
-            Whether the diffusion is told the latents; by default it is unless a label is asked for.
+            Whether the diffusion is conditioned on the latents; by default it is unless a label is asked for.
 
         Returns
         -------

@@ -8,10 +8,10 @@ from hdtree_sc.module._branched_diffusion import (
     Conditioning,
 )
 from hdtree_sc.module._cell_module import CellModule
+from hdtree_sc.module._covariate_pool import CovariatePool
 from hdtree_sc.module._covariates import CovariateVector
-from hdtree_sc.module._donors import Donors
 from hdtree_sc.module._hdtree import TIME_KEY, HDTreeModule
-from hdtree_sc.module._latent_diffusion import LatentDiffusion, Where, untold
+from hdtree_sc.module._latent_diffusion import Condition, LatentDiffusion, without_condition
 from hdtree_sc.module._placement import Placement, Placing, paths_of
 from hdtree_sc.module._scvi_networks import ScviNetworks
 from hdtree_sc.module._spaces import SPACES, Space
@@ -30,7 +30,7 @@ __all__ = [
     "CodebookHead",
     "Conditioning",
     "CovariateVector",
-    "Donors",
+    "CovariatePool",
     "GaussianClasses",
     "HDTreeModule",
     "LatentDiffusion",
@@ -46,8 +46,8 @@ __all__ = [
     "TreeHead",
     "TreeLatentDiffusion",
     "TreeVAEModule",
-    "Where",
+    "Condition",
     "paths_of",
     "paths_to",
-    "untold",
+    "without_condition",
 ]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Encoder = Literal["variational", "fixed", "scvi", "none"]
 """``"variational"``: trained; ``"fixed"``, ``"scvi"``: taken over; ``"none"``: features are the latent."""
 COLLAPSED = 0.01
-"""Nats of Kullback-Leibler divergence below which a latent dimension tells nothing and is left out."""
+"""Nats of Kullback-Leibler divergence below which a latent dimension carries no information and is left out."""
 SPREAD = 1e-3
 """Standard deviation of decoded features in standard deviations, where features are the latent."""
 
@@ -134,7 +134,7 @@ class BranchedModule(CellModule):
         self._add_heads()
         self.register_buffer("kept", torch.ones(n_latent))
         self.classes: GaussianClasses | None = None
-        # of classes that were added: what their genes have that the decoder was not taught, (n_nodes, n_input)
+        # of classes that were added: what their genes have that the decoder was not trained on, (n_nodes, n_input)
         self.register_buffer("offsets", None)
 
     def on_load(self, model: Any, **kwargs: Any) -> None:

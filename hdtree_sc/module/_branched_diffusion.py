@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hdtree_sc.diffusion import diffusion_loss
-from hdtree_sc.module._latent_diffusion import N_CONDITION, LatentDiffusion, Where
+from hdtree_sc.module._latent_diffusion import N_CONDITION, Condition, LatentDiffusion
 from hdtree_sc.nn import Denoiser, HeadedDenoiser
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class BranchedLatentDiffusion(LatentDiffusion):
     attached
         Node to which each added class was attached.
     conditioning
-        ``"gated_path"``: one network that is told the nodes of the path; ``"multi_head"``: a shared trunk and one head
-        for each node, which speaks where it is the deepest node of the path below its branch point.
+        ``"gated_path"``: one network that is conditioned on the nodes of the path; ``"multi_head"``: a shared trunk and
+        one head for each node, which speaks where it is the deepest node of the path below its branch point.
     **kwargs
         Arguments of :class:`LatentDiffusion`.
     """
@@ -108,26 +108,26 @@ class BranchedLatentDiffusion(LatentDiffusion):
         self.node_means = torch.cat([self.node_means, row])
         return branch
 
-    def condition(self, where: Where, level: torch.Tensor) -> torch.Tensor:
+    def condition(self, where: Condition, level: torch.Tensor) -> torch.Tensor:
         """Condition vectors (n, width) at noise levels (n, 1): an added class has those of its node."""
-        return super().condition(Where(self.anchor[where.node], where.label), level)
+        return super().condition(Condition(self.anchor[where.node], where.label), level)
 
-    def shared_answer(self, x: torch.Tensor, level: torch.Tensor, *told: Where) -> torch.Tensor:
+    def shared_answer(self, x: torch.Tensor, level: torch.Tensor, *conditions: Condition) -> torch.Tensor:
         """What the denoiser says without the branches that were added."""
         if not isinstance(self.denoiser, HeadedDenoiser):
-            return super().answer(x, level, *told)
-        condition = torch.stack([self.label(where.label, level) for where in told]).mean(0)
-        heads = [self.path.deepest_open(self.anchor[where.node], level) for where in told]
+            return super().answer(x, level, *conditions)
+        condition = torch.stack([self.label(where.label, level) for where in conditions]).mean(0)
+        heads = [self.path.deepest_open(self.anchor[where.node], level) for where in conditions]
         return self.denoiser(x, level, condition, *heads)
 
-    def answer(self, x: torch.Tensor, level: torch.Tensor, *told: Where) -> torch.Tensor:
+    def answer(self, x: torch.Tensor, level: torch.Tensor, *conditions: Condition) -> torch.Tensor:
         """What the denoiser says, with the branches of the classes that were added."""
-        out = self.shared_answer(x, level, *told)
+        out = self.shared_answer(x, level, *conditions)
         for i, branch in enumerate(self.branches, self.n_first):
-            for where in told:
+            for where in conditions:
                 own = ((where.node == i) & (level[:, 0] < self.opens[i])).nonzero().squeeze(1)
                 if len(own):
-                    out = out.index_add(0, own, branch(x[own], level[own]) / len(told))
+                    out = out.index_add(0, own, branch(x[own], level[own]) / len(conditions))
         return out
 
     def lca(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ class BranchedLatentDiffusion(LatentDiffusion):
             return numbers == node
         return super().below(node)[self.anchor]
 
-    def branch_levels(self, here: Where, there: Where) -> torch.Tensor:
+    def branch_levels(self, here: Condition, there: Condition) -> torch.Tensor:
         """Noise level (n,) at which two places are one; an added class also has its own branch point to pass."""
         common = self.lca(here.node, there.node)
         levels = self.path.heights[self.anchor[common]]
@@ -177,7 +177,7 @@ class BranchTraining(nn.Module):
         """See :class:`LatentDiffusion`."""
         return self._whole[0].turn(differences)
 
-    def forget(self, where: Where, generator: torch.Generator | None = None) -> Where:
+    def drop_condition(self, where: Condition, generator: torch.Generator | None = None) -> Condition:
         """Nothing is left out: without its class a branch is not asked."""
         return where
 
@@ -188,7 +188,7 @@ class BranchTraining(nn.Module):
         time = whole.schedule.time(whole.levels_for_training(n, generator, device).double()) * top
         return whole.schedule.level(time).float()
 
-    def loss(self, x0: torch.Tensor, where: Where, level: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def loss(self, x0: torch.Tensor, where: Condition, level: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Denoising loss (n,) of the class."""
         whole = self._whole[0]
 

@@ -1,8 +1,8 @@
-"""What every module has that tells expression from a latent: covariates, scaler, likelihood, second stage."""
+"""What every module has that predicts expression from a latent: covariates, scaler, likelihood, second stage."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -10,8 +10,8 @@ from scvi.distributions import Normal, ZeroInflatedNegativeBinomial
 from scvi.module.base import BaseModuleClass, auto_move_data
 
 from hdtree_sc._keys import ENCODER_INPUT
+from hdtree_sc.module._covariate_pool import POOL_NAME, CovariatePool
 from hdtree_sc.module._covariates import CovariateVector
-from hdtree_sc.module._donors import Donors
 from hdtree_sc.module._latent_diffusion import LatentDiffusion
 from hdtree_sc.module._likelihood import NormalizedBernoulli, SparseNegativeBinomial
 from hdtree_sc.nn import MLP, ExpressionScaler, UnplacedScore
@@ -77,11 +77,11 @@ class CellModule(BaseModuleClass):
             is_count=self.is_count,
         )
         self.time_head: nn.Module | None = None
-        # whether latents are known up to a normal error, which inference tells as "scatter"
+        # whether latents are known up to a normal error, which inference returns as "scatter"
         self.is_variational = False
         # the second stage, once there is one
         self.diffusion: LatentDiffusion | None = None
-        self.donors: Donors | None = None
+        self.register_module(POOL_NAME, None)
         self.space: Space = "latent"
 
     def _add_heads(self) -> None:
@@ -89,15 +89,25 @@ class CellModule(BaseModuleClass):
         self.unplaced = UnplacedScore(len(self.scaler.mean), self.n_pcs, is_count=self.is_count)
         self.map_head = MLP(self.n_latent, 2, n_hidden=128, n_layers=2, dropout=0.0)
 
-    def set_generator(self, diffusion: LatentDiffusion | None, donors: Donors | None, space: Space = "latent") -> None:
+    @property
+    def covariate_pool(self) -> CovariatePool | None:
+        """Library sizes and covariates that generated cells are decoded with."""
+        return cast("CovariatePool | None", self._modules[POOL_NAME])
+
+    def set_generator(
+        self, diffusion: LatentDiffusion | None, pool: CovariatePool | None, space: Space = "latent"
+    ) -> None:
         """Take the second stage in, or leave it out."""
-        self.diffusion, self.donors, self.space = diffusion, donors, space
+        self.diffusion, self.space = diffusion, space
+        self.register_module(POOL_NAME, pool)
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
         """Make room for the second stage of a saved model, whose shapes are those of its tree."""
         params = getattr(model, "diffusion_params_", None)
         if params is not None:
-            self.set_generator(self._diffusion_cls(**params["diffusion"]), Donors(*params["donors"]), params["space"])
+            self.set_generator(
+                self._diffusion_cls(**params["diffusion"]), CovariatePool(*params[POOL_NAME]), params["space"]
+            )
 
     def _decoded(
         self,
@@ -141,7 +151,7 @@ class CellModule(BaseModuleClass):
         return tensors[REGISTRY_KEYS.LABELS_KEY][:, 0].long()
 
     def shown(self, z: torch.Tensor) -> torch.Tensor:
-        """The part of latents (..., width) that is told to users, (..., n_latent)."""
+        """The part of latents (..., width) that users get, (..., n_latent)."""
         return z
 
     def _library(self, tensors: dict[str, torch.Tensor], prefix: str = "") -> torch.Tensor:
@@ -163,7 +173,7 @@ class CellModule(BaseModuleClass):
         return self.scaler(x, library) @ self.scaler.components[:, : self.n_input_pcs] / self.scaler.scale
 
     def _unread(self, read: torch.Tensor) -> torch.Tensor:
-        """Expression in the common unit (n, n_input) of what the encoder reads, as far as that tells it."""
+        """Expression in the common unit (n, n_input) of what the encoder reads, as far as that determines it."""
         return read * self.scaler.scale @ self.scaler.components[:, : self.n_input_pcs].T
 
     def latent_of(self, read: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
@@ -221,18 +231,18 @@ class CellModule(BaseModuleClass):
         offset = self.offset(node) if offset is None else offset
         return {"px": self._likelihood(self._decoded(z, covariates, library, node=node, offset=offset))}
 
-    def _likelihood(self, told: dict[str, torch.Tensor]) -> Distribution:
+    def _likelihood(self, params: dict[str, torch.Tensor]) -> Distribution:
         """Distribution of the expression with parameters as :class:`hdtree_sc.nn.Decoder` gives them."""
         if self.gene_likelihood == "nb":
-            return SparseNegativeBinomial(**told)
+            return SparseNegativeBinomial(**params)
         if self.gene_likelihood == "zinb":
-            return ZeroInflatedNegativeBinomial(**told)
+            return ZeroInflatedNegativeBinomial(**params)
         if self.gene_likelihood == "normal":
-            return Normal(told["mu"], told["scale"], normal_mu=told["mu"])
-        return NormalizedBernoulli(logits=told["logits"], validate_args=False)
+            return Normal(params["mu"], params["scale"], normal_mu=params["mu"])
+        return NormalizedBernoulli(logits=params["logits"], validate_args=False)
 
-    def told_time(self, z: torch.Tensor) -> torch.Tensor:
-        """Time (n,) that latents tell, in the units of the training data; NaN of a model without time."""
+    def predicted_time(self, z: torch.Tensor) -> torch.Tensor:
+        """Time (n,) predicted from latents, in the units of the training data; NaN for a model without time."""
         return torch.full_like(z[:, 0], torch.nan)
 
     @torch.inference_mode()

@@ -56,8 +56,8 @@ class HDTreeModule(PairModule):
         Number of principal components that the encoder reads.
     has_time
         Whether cells carry a time, known for some of them at least.
-    labels_to_tell
-        Of each label, whether the latent is trained to tell it; empty for none.
+    predicted_labels
+        For each label, whether the latent is trained to predict it; empty for none.
     nu
         Degrees of freedom of the contrastive kernel.
     exaggeration
@@ -82,7 +82,7 @@ class HDTreeModule(PairModule):
         n_pcs: int = 30,
         n_input_pcs: int = 50,
         has_time: bool = False,
-        labels_to_tell: Sequence[bool] = (),
+        predicted_labels: Sequence[bool] = (),
         nu: float = 0.2,
         exaggeration: float = 0.5,
     ) -> None:
@@ -109,8 +109,8 @@ class HDTreeModule(PairModule):
         self._add_heads()
         if has_time:
             self.time_head = MLP(n_latent, 1, n_hidden=64, n_layers=1, dropout=0.0)
-        self.label_head = nn.Linear(n_latent, len(labels_to_tell)) if labels_to_tell else None
-        self.register_buffer("labels_to_tell", torch.tensor(labels_to_tell, dtype=torch.bool), persistent=False)
+        self.label_head = nn.Linear(n_latent, len(predicted_labels)) if predicted_labels else None
+        self.register_buffer("predicted_labels", torch.tensor(predicted_labels, dtype=torch.bool), persistent=False)
         # mean and standard deviation of the known times of training cells
         self.register_buffer("time_moments", torch.tensor([0.0, 1.0]))
 
@@ -164,7 +164,7 @@ class HDTreeModule(PairModule):
         time_weight
             Weight of the squared error of the time that the latent predicts, in standard deviations.
         label_weight
-            Weight of the cross-entropy of the known labels, where the latent is trained to tell them.
+            Weight of the cross-entropy of the known labels, where the latent is trained to predict them.
         """
         z = inference_outputs["z"]
         x = tensors[REGISTRY_KEYS.X_KEY]
@@ -192,9 +192,9 @@ class HDTreeModule(PairModule):
 
     def _label_loss(self, z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         assert self.label_head is not None
-        known = self.labels_to_tell[label]
-        told = self.label_head(z)[known]
-        return F.cross_entropy(told, label[known]) if len(told) else z.sum() * 0.0
+        known = self.predicted_labels[label]
+        logits = self.label_head(z)[known]
+        return F.cross_entropy(logits, label[known]) if len(logits) else z.sum() * 0.0
 
     def _time_loss(self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the known times; a point between two cells has a time between theirs."""
@@ -209,8 +209,8 @@ class HDTreeModule(PairModule):
         error = self.time_head(z) - torch.where(known, (time - mean) / std, torch.zeros_like(time))
         return (error.square() * known).sum() / known.sum().clamp_min(1)
 
-    def told_time(self, z: torch.Tensor) -> torch.Tensor:
-        """Time (n,) that latents tell, in the units of the training data; NaN of a model without time."""
+    def predicted_time(self, z: torch.Tensor) -> torch.Tensor:
+        """Time (n,) predicted from latents, in the units of the training data; NaN for a model without time."""
         if self.time_head is None:
             return torch.full_like(z[:, 0], torch.nan)
         mean, std = self.time_moments

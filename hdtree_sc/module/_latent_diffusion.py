@@ -1,4 +1,4 @@
-"""Diffusion over a whitened space that is told where in a tree, and at which label, it is."""
+"""Diffusion over a whitened space, conditioned on a place in a tree and on a label."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 N_CONDITION = 128
 NO_LABEL = 0
-"""Position of "no label is told" among the labels."""
-LEAST_SPREAD = 1e-4
+"""Position of "no label" among the labels."""
+MIN_SPREAD = 1e-4
 """Axes on which data vary less than this share of the widest are not blown up any further."""
 
 
 @dataclass(frozen=True)
-class Where:
-    """What the diffusion is told of each row.
+class Condition:
+    """What the diffusion is conditioned on, for each row.
 
     Parameters
     ----------
     node
-        Last node of the path, int (n,); 0, the root, tells nothing.
+        Last node of the path, int (n,); 0, the root, is no condition.
     label
-        Label, int (n,), counted from 1; 0 tells nothing.
+        Label, int (n,), counted from 1; 0 is no condition.
     signal
-        What else a model tells of each row, (n, width); NaN where nothing is told, None of a model that tells no more.
+        Further condition of each row, (n, width); NaN for none, None for a model without further conditions.
     """
 
     node: torch.Tensor
@@ -43,12 +43,12 @@ class Where:
     signal: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, place: tuple[int, int], n: int, device: torch.device) -> Where:
+    def of(cls, place: tuple[int, int], n: int, device: torch.device) -> Condition:
         """``n`` rows of one node and label."""
         return cls(*(torch.full((n,), part, device=device) for part in place))
 
-    def __getitem__(self, rows: Any) -> Where:
-        return Where(self.node[rows], self.label[rows], None if self.signal is None else self.signal[rows])
+    def __getitem__(self, rows: Any) -> Condition:
+        return Condition(self.node[rows], self.label[rows], None if self.signal is None else self.signal[rows])
 
 
 class LatentDiffusion(nn.Module):
@@ -63,13 +63,13 @@ class LatentDiffusion(nn.Module):
     n_code
         Width of the nodes' codes.
     n_labels
-        Number of labels that can be told.
+        Number of labels.
     n_hidden
         Width of the denoiser.
     n_blocks
         Number of its blocks.
     gate
-        When a node of the path is told, see :class:`hdtree_sc.nn.PathConditioner`.
+        When a node of the path is visible, see :class:`hdtree_sc.nn.PathConditioner`.
     target
         What the denoiser answers: ``"v"``, ``"eps"`` or ``"x0"``.
     schedule
@@ -121,7 +121,7 @@ class LatentDiffusion(nn.Module):
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(points))
         spread = values.clamp_min(0).sqrt()
         self.axes.copy_(vectors)
-        self.spread.copy_(spread.clamp_min(max(float(spread.max()) * LEAST_SPREAD, 1e-8)))
+        self.spread.copy_(spread.clamp_min(max(float(spread.max()) * MIN_SPREAD, 1e-8)))
 
     def whiten(self, points: torch.Tensor) -> torch.Tensor:
         """From data to the space in which diffusion runs, both (n, n_features)."""
@@ -131,31 +131,31 @@ class LatentDiffusion(nn.Module):
         """Differences of data, (n, n_features), in the space in which diffusion runs."""
         return differences @ self.axes / self.spread
 
-    def colour(self, whitened: torch.Tensor) -> torch.Tensor:
+    def unwhiten(self, whitened: torch.Tensor) -> torch.Tensor:
         """Back from the space in which diffusion runs."""
         return (whitened * self.spread) @ self.axes.T + self.centre
 
-    def condition(self, where: Where, level: torch.Tensor) -> torch.Tensor:
+    def condition(self, where: Condition, level: torch.Tensor) -> torch.Tensor:
         """Condition vectors (n, width) at noise levels (n, 1)."""
         return self.path(where.node, level) + self.label(where.label, level)
 
-    def forget(self, where: Where, generator: torch.Generator | None = None) -> Where:
+    def drop_condition(self, where: Condition, generator: torch.Generator | None = None) -> Condition:
         """Conditions of which parts are left out at random, so that one network learns all of them.
 
-        The path is whole, shortened and untold in two, one and one of four rows, the label untold in two of five.
+        The path is whole, shortened and dropped in two, one and one of four rows, the label dropped in two of five.
         """
         fate = torch.rand(2, len(where.node), generator=generator, device=where.node.device)
         shorter = self.path.shorten(where.node, 1 / 3, generator)
         node = torch.where(fate[0] < 0.25, torch.zeros_like(shorter), shorter)
-        return Where(node, torch.where(fate[1] < 0.4, torch.zeros_like(where.label), where.label))
+        return Condition(node, torch.where(fate[1] < 0.4, torch.zeros_like(where.label), where.label))
 
-    def loss(self, x0: torch.Tensor, where: Where, level: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def loss(self, x0: torch.Tensor, where: Condition, level: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Denoising loss (n,) of whitened data at noise levels (n, 1), see :func:`diffusion_loss`."""
         return diffusion_loss(lambda x, at: self.answer(x, at, where), x0, level, noise, self.target)
 
-    def answer(self, x: torch.Tensor, level: torch.Tensor, *told: Where) -> torch.Tensor:
+    def answer(self, x: torch.Tensor, level: torch.Tensor, *conditions: Condition) -> torch.Tensor:
         """What the denoiser says of noised data at levels (n, 1), under the mean of some conditions."""
-        condition = torch.stack([self.condition(where, level) for where in told]).mean(0)
+        condition = torch.stack([self.condition(where, level) for where in conditions]).mean(0)
         return self.denoiser(x, level, condition)
 
     def levels_for_training(self, n: int, generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
@@ -164,20 +164,20 @@ class LatentDiffusion(nn.Module):
         order = torch.randperm(n, generator=generator, device=device)
         return self.schedule.level((order + drawn) / n).float().unsqueeze(1)
 
-    def data(self, x: torch.Tensor, level: torch.Tensor, where: Where) -> torch.Tensor:
+    def data(self, x: torch.Tensor, level: torch.Tensor, where: Condition) -> torch.Tensor:
         """Estimate of the data, (n, n_features), from noised data at levels (n, 1)."""
         return data_and_noise(self.answer(x, level, where), x, level, self.target)[0]
 
     def network(
-        self, told: Sequence[Where], guidance: float = 1.0
+        self, conditions: Sequence[Condition], guidance: float = 1.0
     ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """The denoiser under the mean of some conditions, away from no condition by classifier-free guidance."""
 
         def answer(x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-            given = self.answer(x, level, *told)
+            given = self.answer(x, level, *conditions)
             if guidance == 1.0:
                 return given
-            free = self.answer(x, level, untold(told[0], node=True, label=True))
+            free = self.answer(x, level, without_condition(conditions[0], node=True, label=True))
             return free + guidance * (given - free)
 
         return answer
@@ -185,7 +185,7 @@ class LatentDiffusion(nn.Module):
     def flow(
         self,
         x: torch.Tensor,
-        *told: Where,
+        *conditions: Condition,
         start: float | None = None,
         stop: float | None = None,
         n_steps: int = 50,
@@ -200,7 +200,7 @@ class LatentDiffusion(nn.Module):
         ----------
         x
             Data at ``start``, (n, n_features).
-        *told
+        *conditions
             Conditions.
         start
             Noise level to begin at, the highest by default.
@@ -214,7 +214,7 @@ class LatentDiffusion(nn.Module):
             Weight of the condition; 1 is the model as it was trained.
         """
         levels = self.way(start, stop, n_steps)
-        return integrate(self.network(told, guidance), x, levels, method=method, target=self.target)
+        return integrate(self.network(conditions, guidance), x, levels, method=method, target=self.target)
 
     def way(self, start: float | None, stop: float | None, n_steps: int) -> torch.Tensor:
         """Noise levels from one to another, as far apart as those of a whole run of ``n_steps`` are."""
@@ -229,7 +229,7 @@ class LatentDiffusion(nn.Module):
         alpha, sigma = alpha_sigma(torch.tensor(level, dtype=torch.float64))
         return float(alpha) * x + float(sigma) * torch.randn_like(x)
 
-    def mean_of(self, where: Where) -> torch.Tensor:
+    def mean_of(self, where: Condition) -> torch.Tensor:
         """Mean (n, n_features) of the whitened training data of each row's label, or of its node if it has none."""
         return torch.where(
             where.label.unsqueeze(1) != NO_LABEL, self.label_means[where.label], self.node_means[where.node]
@@ -243,7 +243,7 @@ class LatentDiffusion(nn.Module):
         """Of each node whether it is one node or below it, bool (n_nodes,)."""
         return self.path.on_path[:, node] > 0
 
-    def branch_levels(self, here: Where, there: Where) -> torch.Tensor:
+    def branch_levels(self, here: Condition, there: Condition) -> torch.Tensor:
         """Noise level (n,) at which two places are one: of their labels if both have one, else of their nodes.
 
         Never above the schedule, and minus infinity where the places are the same.
@@ -257,7 +257,7 @@ class LatentDiffusion(nn.Module):
         return torch.where(both, of_labels, of_nodes).clamp_max(self.schedule.highest)
 
 
-def untold(where: Where, *, node: bool = False, label: bool = False) -> Where:
-    """The same place with its node, and what is told beside it, or its label left out."""
+def without_condition(where: Condition, *, node: bool = False, label: bool = False) -> Condition:
+    """The same condition with its node (and the further condition) or its label dropped."""
     out = replace(where, node=torch.zeros_like(where.node), signal=None) if node else where
     return replace(out, label=torch.zeros_like(out.label)) if label else out

@@ -30,9 +30,9 @@ class Placement:
     map_2d
         Map for plots, float32 (n, 2).
     expression_pca
-        Principal components of the expression, float32 (n, n_pcs), which tell who is near.
+        Principal components of the expression, float32 (n, n_pcs), in which neighbours are searched.
     standardised_pca
-        Those of standardised expression, float32 (n, n_pcs), which tell how far.
+        Those of standardised expression, float32 (n, n_pcs), in which distances are measured.
     leaf
         Position of each cell's leaf in ``get_tree().nodes``, (n,).
     path_probabilities
@@ -40,7 +40,7 @@ class Placement:
     unplaced_p
         p-value of each cell being of the kinds in training, float32 (n,), or None of a model without calibration.
     time
-        Time that each latent tells, float32 (n,), or None of a model that was set up without ``time_key``.
+        Time predicted from each latent, float32 (n,), or None for a model that was set up without ``time_key``.
     """
 
     latent: NDArray[np.float32]
@@ -78,7 +78,7 @@ class Placing:
         scaled = module.scaled(tensors)
         components, (values, standardised) = module.components(scaled), module.standardised(scaled)
         own = module.unplaced.own(tensors[REGISTRY_KEYS.X_KEY], values, standardised)
-        return z, module.map_head(z), components, standardised, leaf, chosen, module.told_time(z), own
+        return z, module.map_head(z), components, standardised, leaf, chosen, module.predicted_time(z), own
 
     def placement(self, parts: Sequence[NDArray[Any]]) -> Placement:
         """The placement, from what :meth:`read` gave of all cells."""

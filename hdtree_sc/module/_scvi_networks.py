@@ -52,8 +52,8 @@ class ScviNetworks(nn.Module):
         devices = [x.device] if x.is_cuda else []
         # scVI draws a sample on the way, which nobody asked for
         with torch.random.fork_rng(devices=devices):
-            told = self.vae.inference(x, **self._covariates(covariates))[MODULE_KEYS.QZ_KEY]
-        return told.loc, 2.0 * told.scale.log()
+            posterior = self.vae.inference(x, **self._covariates(covariates))[MODULE_KEYS.QZ_KEY]
+        return posterior.loc, 2.0 * posterior.scale.log()
 
     def decode(
         self, z: torch.Tensor, covariates: torch.Tensor, library: torch.Tensor, offset: torch.Tensor | None

@@ -1,4 +1,4 @@
-"""Diffusion that is told latents of a tree beside the path."""
+"""Diffusion that is conditioned on latents of a tree beside the path."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from hdtree_sc.module._latent_diffusion import N_CONDITION, LatentDiffusion, Where
+from hdtree_sc.module._latent_diffusion import N_CONDITION, Condition, LatentDiffusion
 from hdtree_sc.nn import MLP
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 TreeCondition = Literal["path", "reconstruction"]
 TREE_CONDITIONS = ("path", "reconstruction")
-UNTOLD_SHARE = 0.5
-"""Share of the rows that are told nothing but path and label in training."""
+DROP_SHARE = 0.5
+"""Share of the rows whose condition is path and label alone in training."""
 
 
 def paths_to(parents: Sequence[int]) -> list[list[int]]:
@@ -28,7 +28,7 @@ def paths_to(parents: Sequence[int]) -> list[list[int]]:
 
 
 class TreeLatentDiffusion(LatentDiffusion):
-    r"""Diffusion that is told more of a cell than where in the tree it is.
+    r"""Diffusion that is conditioned on more of a cell than its place in the tree.
 
     ``"path"``: the latents of the nodes of the path, :math:`\sum_i [f(z_i, \mathrm{node}_i) + \mathrm{embed}_i]`.
     ``"reconstruction"``: what the leaf's decoder makes of its latent, encoded again, and the leaf.
@@ -72,8 +72,8 @@ class TreeLatentDiffusion(LatentDiffusion):
         self.condition_on = condition
         self.n_node_latent = n_node_latent
         self.register_buffer("path_to", torch.tensor(paths_to(parents)), persistent=False)
-        n_told = n_node_latent + N_CONDITION if condition == "path" else n_features
-        self.signal = MLP(n_told, N_CONDITION, n_hidden=N_CONDITION, n_layers=1, dropout=0.0)
+        n_in = n_node_latent + N_CONDITION if condition == "path" else n_features
+        self.signal = MLP(n_in, N_CONDITION, n_hidden=N_CONDITION, n_layers=1, dropout=0.0)
         # where roots' latents of the cells of each node lie: a standard normal root has them only on average
         self.register_buffer("root_mean", torch.zeros(len(parents), n_node_latent))
         self.register_buffer("root_factor", torch.eye(n_node_latent).repeat(len(parents), 1, 1))
@@ -90,7 +90,7 @@ class TreeLatentDiffusion(LatentDiffusion):
         node
             Leaf of each cell, int (n,).
         signal
-            What is told of the cells, (n, n_signal).
+            The further condition of the cells, (n, n_signal).
         """
         self.spread_of_signal.copy_(signal.nan_to_num().square().mean().sqrt().clamp_min(1e-6))
         for leaf in node.unique().tolist():
@@ -106,26 +106,26 @@ class TreeLatentDiffusion(LatentDiffusion):
         noise = torch.randn(len(leaf), self.n_node_latent, device=leaf.device)
         return self.root_mean[leaf] + torch.einsum("nij,nj->ni", self.root_factor[leaf], noise)
 
-    def condition(self, where: Where, level: torch.Tensor) -> torch.Tensor:
+    def condition(self, where: Condition, level: torch.Tensor) -> torch.Tensor:
         """Condition vectors (n, width) at noise levels (n, 1)."""
         out = super().condition(where, level)
         if where.signal is None:
             return out
-        told = ~where.signal[:, :1].isnan()
+        known = ~where.signal[:, :1].isnan()
         signal = where.signal.nan_to_num()
         if self.condition_on == "reconstruction":
-            return out + told * self.signal(self.whiten(signal))
+            return out + known * self.signal(self.whiten(signal))
         way = self.path_to[where.node]
         signal = signal.reshape(len(way), way.shape[1], self.n_node_latent) / self.spread_of_signal
         nodes = self.path.node.weight[way.clamp_min(0)]
         said = self.signal(torch.cat([signal, nodes], dim=-1)) * (way >= 0).unsqueeze(-1)
-        return out + told * said.sum(1)
+        return out + known * said.sum(1)
 
-    def forget(self, where: Where, generator: torch.Generator | None = None) -> Where:
-        """See :meth:`LatentDiffusion.forget`; the signal is left out in half of the rows, and with the path."""
-        out = super().forget(where, generator)
+    def drop_condition(self, where: Condition, generator: torch.Generator | None = None) -> Condition:
+        """See :meth:`LatentDiffusion.drop_condition`; the signal is left out in half of the rows, and with the path."""
+        out = super().drop_condition(where, generator)
         if where.signal is None:
             return out
         drawn = torch.rand(len(where.node), generator=generator, device=where.node.device)
-        gone = (drawn < UNTOLD_SHARE) | (out.node == 0)
-        return Where(out.node, out.label, where.signal.masked_fill(gone.unsqueeze(1), torch.nan))
+        gone = (drawn < DROP_SHARE) | (out.node == 0)
+        return Condition(out.node, out.label, where.signal.masked_fill(gone.unsqueeze(1), torch.nan))

@@ -12,8 +12,8 @@ from scvi.module.base import LossOutput, auto_move_data
 from hdtree_sc.module._pair_module import PairModule
 from hdtree_sc.module._tree_diffusion import TreeLatentDiffusion
 from hdtree_sc.nn import (
-    LEAST_SHARE,
-    LEAST_SHARE_IN_BOUNDS,
+    MIN_SHARE,
+    MIN_SHARE_IN_BOUNDS,
     MLP,
     ImageEncoder,
     ImageHead,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hdtree_sc.nn import Likelihood, Passage
 
-MOST_LEAVES = 2
+MAX_LEAVES = 2
 """In training, a cell is decoded at so many of its likeliest leaves."""
 DETAIL_DROPOUT = 0.1
 """Dropout rate of the encoder of details, which no neighbours keep from learning cells by heart."""
@@ -215,8 +215,8 @@ class TreeVAEModule(PairModule):
             asked = self.tree.plan.shown[node]
             leaf = torch.where(self.tree.plan.is_leaf[asked], asked, leaf)
         here = passage.z[leaf, torch.arange(len(z), device=z.device)]
-        told = self.decoder(here, self.tree.plan.slots[leaf], covariates, library)
-        return {name: part.reshape(*shape, -1) for name, part in told.items()}
+        output = self.decoder(here, self.tree.plan.slots[leaf], covariates, library)
+        return {name: part.reshape(*shape, -1) for name, part in output.items()}
 
     def likeliest(self, log_share: torch.Tensor) -> torch.Tensor:
         """Position in the plan of the likeliest leaf, int (n,), given log probabilities of the nodes (s, n)."""
@@ -230,7 +230,7 @@ class TreeVAEModule(PairModule):
         covariates: torch.Tensor,
         library: torch.Tensor,
         *,
-        least_share: float,
+        min_share: float,
         most: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Expected negative log likelihood and divergence of each cell, both (n,): their sum is the negative bound.
@@ -252,21 +252,23 @@ class TreeVAEModule(PairModule):
             Largest number of leaves that count for a cell.
         """
         passage = self.tree(embedding, draw=True)
-        leaf, cell, surprise = self.surprise(passage, x, covariates, library, least_share=least_share, most=most)
+        leaf, cell, neg_log_likelihood = self.neg_log_likelihood(
+            passage, x, covariates, library, min_share=min_share, most=most
+        )
         share = passage.log_share.exp()
         counted = share[leaf, cell]
-        expected = torch.zeros_like(share[0]).index_add(0, cell, counted * surprise)
+        expected = torch.zeros_like(share[0]).index_add(0, cell, counted * neg_log_likelihood)
         expected = expected / torch.zeros_like(expected).index_add(0, cell, counted)
         return expected, (share * (passage.divergence() + passage.decision)).sum(0)
 
-    def surprise(
+    def neg_log_likelihood(
         self,
         passage: Passage,
         x: torch.Tensor,
         covariates: torch.Tensor,
         library: torch.Tensor,
         *,
-        least_share: float,
+        min_share: float,
         most: int | None = None,
         also: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -289,14 +291,14 @@ class TreeVAEModule(PairModule):
         leaves = plan.is_leaf.nonzero().squeeze(1)
         order = share[leaves].topk(min(most or len(leaves), len(leaves)), dim=0)
         # the likeliest leaf always counts, however many there are
-        kept = order.values > math.log(least_share)
+        kept = order.values > math.log(min_share)
         kept[0] = True
         counts = torch.zeros_like(share, dtype=torch.bool).scatter_(0, leaves[order.indices], kept)
         if also is not None:
-            counts[also] |= share[also] > math.log(least_share)
+            counts[also] |= share[also] > math.log(min_share)
         node, cell = counts.nonzero(as_tuple=True)
-        told = self.decoder(passage.z[node, cell], plan.slots[node], covariates[cell], library[cell])
-        return node, cell, -self._likelihood(told).log_prob(x[cell]).sum(-1)
+        output = self.decoder(passage.z[node, cell], plan.slots[node], covariates[cell], library[cell])
+        return node, cell, -self._likelihood(output).log_prob(x[cell]).sum(-1)
 
     def loss(
         self,
@@ -324,11 +326,11 @@ class TreeVAEModule(PairModule):
             Weight of the soft contrastive loss.
         """
         x = tensors[REGISTRY_KEYS.X_KEY]
-        told = self._get_generative_input(tensors, inference_outputs)
+        output = self._get_generative_input(tensors, inference_outputs)
         reconstruction, kl = self.bound(
-            x, told["z"], told["covariates"], told["library"],
-            least_share=LEAST_SHARE if self.training else LEAST_SHARE_IN_BOUNDS,
-            most=MOST_LEAVES if self.training else None,
+            x, output["z"], output["covariates"], output["library"],
+            min_share=MIN_SHARE if self.training else MIN_SHARE_IN_BOUNDS,
+            most=MAX_LEAVES if self.training else None,
         )  # fmt: skip
         loss = elbo_weight * (reconstruction + kl_weight * kl).mean() / x.shape[1]
         extra = {}
@@ -366,18 +368,18 @@ class TreeVAEModule(PairModule):
         ----------
         Burda et al., Importance Weighted Autoencoders, arXiv 1509.00519.
         """
-        told = self.inference(**self._get_inference_input(tensors))
+        output = self.inference(**self._get_inference_input(tensors))
         x, covariates = tensors[REGISTRY_KEYS.X_KEY], self.covariates(tensors)
         n, samples = len(x), []
         for size in _portions(n_mc_samples, max(1, SAMPLED_AT_ONCE // n)):
-            passage = self.tree(told["z"].repeat(size, 1), draw=True)
-            leaf, cell, surprise = self.surprise(
-                passage, x.repeat(size, 1), covariates.repeat(size, 1), told["library"].repeat(size, 1),
-                least_share=LEAST_SHARE_IN_BOUNDS,
+            passage = self.tree(output["z"].repeat(size, 1), draw=True)
+            leaf, cell, neg_log_likelihood = self.neg_log_likelihood(
+                passage, x.repeat(size, 1), covariates.repeat(size, 1), output["library"].repeat(size, 1),
+                min_share=MIN_SHARE_IN_BOUNDS,
             )  # fmt: skip
             odds = _log_normal(passage.z, passage.prior_mean, passage.prior_variance)
             odds = odds - _log_normal(passage.z, passage.mean, passage.variance)
-            weight = (passage.log_prior_share + self.tree.summed_down(odds))[leaf, cell] - surprise
+            weight = (passage.log_prior_share + self.tree.summed_down(odds))[leaf, cell] - neg_log_likelihood
             table = torch.full_like(passage.log_share, -torch.inf)
             table[leaf, cell] = weight
             samples.append(table.logsumexp(0).reshape(size, n))

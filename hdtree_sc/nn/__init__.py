@@ -7,7 +7,7 @@ from hdtree_sc.nn._decoder import LIKELIHOODS, Decoder, Likelihood
 from hdtree_sc.nn._denoiser import Denoiser
 from hdtree_sc.nn._image import ImageEncoder, ImageHead
 from hdtree_sc.nn._latent_tree import LatentTree, Passage
-from hdtree_sc.nn._leaf_decoder import LEAST_SHARE, LEAST_SHARE_IN_BOUNDS, LeafDecoder
+from hdtree_sc.nn._leaf_decoder import MIN_SHARE, MIN_SHARE_IN_BOUNDS, LeafDecoder
 from hdtree_sc.nn._mlp import MLP
 from hdtree_sc.nn._path_conditioner import Gate, PathConditioner
 from hdtree_sc.nn._scaler import TARGET_SUM, ExpressionScaler
@@ -22,8 +22,8 @@ __all__ = [
     "ImageEncoder",
     "ImageHead",
     "LANDMARKS",
-    "LEAST_SHARE",
-    "LEAST_SHARE_IN_BOUNDS",
+    "MIN_SHARE",
+    "MIN_SHARE_IN_BOUNDS",
     "LIKELIHOODS",
     "LatentTree",
     "LeafDecoder",

@@ -150,9 +150,9 @@ class LatentTree(nn.Module):
         self.prior = StackedMLP(n_slots, n_latent, n_hidden, 2 * n_latent, zero=True)
         self.prior_router = StackedMLP(n_slots, n_latent, n_hidden, 1, zero=True)
         self._plan: Plan | None = None
-        self.register_load_state_dict_post_hook(LatentTree._forget_plan)
+        self.register_load_state_dict_post_hook(LatentTree._drop_plan)
 
-    def _forget_plan(self, _: object = None) -> None:
+    def _drop_plan(self, _: object = None) -> None:
         self._plan = None
 
     # -- structure -------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class LatentTree(nn.Module):
             Random numbers; by default torch's global ones.
         """
         plan = self.plan
-        said_mean, said_variance = self._told(self.posterior(embedding, plan.slots))
+        said_mean, said_variance = self._condition_of(self.posterior(embedding, plan.slots))
         parts: list[tuple[torch.Tensor, ...]] = []
         z = said_mean[:0]
         for level, (first, last) in enumerate(plan.levels):
@@ -320,7 +320,7 @@ class LatentTree(nn.Module):
 
     # -- from the root down ----------------------------------------------------------------------------------
 
-    def _told(self, answer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _condition_of(self, answer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean, log_variance = answer.float().chunk(2, dim=-1)
         return mean, log_variance.clamp(*LOG_VARIANCE).exp()
 

@@ -12,9 +12,9 @@ from hdtree_sc.nn._decoder import Decoder
 if TYPE_CHECKING:
     from hdtree_sc.nn._decoder import Likelihood
 
-LEAST_SHARE = 0.01
+MIN_SHARE = 0.01
 """In training, leaves that a cell reaches with less probability are not decoded for it."""
-LEAST_SHARE_IN_BOUNDS = 1e-4
+MIN_SHARE_IN_BOUNDS = 1e-4
 """The same where bounds are told."""
 
 

@@ -25,7 +25,7 @@ def squeeze(
     df
         Their residual degrees of freedom, (m,).
     use
-        Those that tell what is usual, (m,).
+        Those from which the usual variance is estimated, (m,).
     """
     from scipy.optimize import brentq  # slow to import
 

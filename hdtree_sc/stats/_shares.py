@@ -19,8 +19,8 @@ LARGEST_LOGIT = 15.0
 """A share of 0 has no finite logit; beyond this one the likelihood hardly changes."""
 TOLERANCE = 1e-6
 """A fit stands when no logit moves by more."""
-FEWEST = 2.0
-"""Mean cells per sample, in the part and beside it, from which on a share tells how much samples vary."""
+MIN_MEAN_CELLS = 2.0
+"""Mean cells per sample, in the part and beside it, from which on a share says how much samples vary."""
 
 
 def compare_shares(
@@ -73,20 +73,20 @@ def _test(
     from scipy.stats import f  # slow to import
 
     # shares of few cells do not say how much samples vary
-    telling = np.minimum(k, n - k).mean(0) >= FEWEST
-    if telling.any():
+    informative = np.minimum(k, n - k).mean(0) >= MIN_MEAN_CELLS
+    if informative.any():
         share, leverage, _ = _fit(k, n, full)
-        free = np.where(n > 0, 1.0 - leverage, 0.0)[:, telling]
-        excess = _pearson(k, n, share)[:, telling].sum() - free.sum()
-        rho = float(np.clip(excess / max((free * np.maximum(n[:, telling] - 1.0, 0.0)).sum(), 1e-12), 0.0, 1.0))
+        free = np.where(n > 0, 1.0 - leverage, 0.0)[:, informative]
+        excess = _pearson(k, n, share)[:, informative].sum() - free.sum()
+        rho = float(np.clip(excess / max((free * np.maximum(n[:, informative] - 1.0, 0.0)).sum(), 1e-12), 0.0, 1.0))
         size = 1.0 / (1.0 + np.maximum(n - 1.0, 0.0) * rho)
         k, n = k * size, n * size
     share, _, settled = _fit(k, n, full)
     without, _, settled_without = _fit(k, n, null)
     drop = np.maximum(_deviance(k, n, without) - _deviance(k, n, share), 0.0)
     dispersion = _pearson(k, n, share).sum(0) / df
-    if telling.sum() > 1:
-        moderated, df = squeeze(dispersion, df, telling)
+    if informative.sum() > 1:
+        moderated, df = squeeze(dispersion, df, informative)
     else:
         moderated = dispersion
     p = f.sf(drop / np.maximum(moderated, 1.0), 1, df)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hdtree_sc.tl._compare_conditions import Contrast
     from hdtree_sc.tree import Tree
 
-FEWEST_COUNTS = 10
+MIN_COUNTS = 10
 """Counts over all samples of a node from which on a gene is tested there."""
 COLUMNS = ("node", "condition", "reference", "gene", "log2fc", "p", "fdr")
 
@@ -114,7 +114,7 @@ def _samples(expression: Expression, rows: NDArray[np.int64], contrast: Contrast
     if expression.kind == "counts":
         assert expression.library is not None
         library = member @ expression.library[rows]
-        tested = np.flatnonzero(sums.sum(0) >= FEWEST_COUNTS)
+        tested = np.flatnonzero(sums.sum(0) >= MIN_COUNTS)
         values = np.log2((sums[:, tested] + 0.5) / (library[:, None] + 1.0) * 1e6)
     else:
         tested = np.flatnonzero((sums > 0).any(0))

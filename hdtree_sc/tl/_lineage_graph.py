@@ -17,7 +17,7 @@ from hdtree_sc.graph import (
     natural_groups,
     nearest_neighbors,
     node_graph,
-    without_stray_links,
+    without_spurious_edges,
 )
 from hdtree_sc.tree import Tree, node_of_cells
 
@@ -127,7 +127,7 @@ def lineage_graph(
     latent_near, latent_apart = nearest_neighbors(latent, near.shape[1], seed=seed)
     joined = trusted = joined_cells(near, latent_near)
     if min_connectivity > 0:
-        trusted = without_stray_links(joined, natural_groups(shape, position, latent_near), min_connectivity)
+        trusted = without_spurious_edges(joined, natural_groups(shape, position, latent_near), min_connectivity)
     distances, connectivities, bridges = cell_graph(points, latent, joined, latent_apart[:, -1], trusted=trusted)
     edges = node_graph(shape, position, expression, neighbors)
     nodes = np.array(shape.nodes, dtype=object)

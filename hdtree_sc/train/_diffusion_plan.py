@@ -21,7 +21,7 @@ class DiffusionPlan(LightningModule):
     Parameters
     ----------
     diffusion
-        The model: ``loss``, ``forget`` and ``levels_for_training``.
+        The model: ``loss``, ``drop_condition`` and ``levels_for_training``.
     make_where
         From a minibatch to conditions.
     lr
@@ -37,7 +37,7 @@ class DiffusionPlan(LightningModule):
     def __init__(
         self,
         diffusion: Any,
-        make_where: Any,
+        make_condition: Any,
         *,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -47,7 +47,7 @@ class DiffusionPlan(LightningModule):
         super().__init__()
         self.diffusion = diffusion
         self.average = AveragedModel(diffusion, multi_avg_fn=get_ema_multi_avg_fn(decay))
-        self.make_where = make_where
+        self.make_condition = make_condition
         self.lr = lr
         self.weight_decay = weight_decay
         self.seed = seed
@@ -84,7 +84,7 @@ class DiffusionPlan(LightningModule):
         if "scatter" in batch:  # cells whose point is known up to a normal error are at another each time
             error = torch.randn(points.shape, generator=generator, device=points.device)
             points = points + self.diffusion.turn(batch["scatter"] * error)
-        where = self.diffusion.forget(self.make_where(batch), generator)
+        where = self.diffusion.drop_condition(self.make_condition(batch), generator)
         level = self.diffusion.levels_for_training(len(points), generator, points.device)
         noise = torch.randn(points.shape, generator=generator, device=points.device)
         loss = self.diffusion.loss(points, where, level, noise).mean()
@@ -110,7 +110,7 @@ class DiffusionPlan(LightningModule):
         """Loss of the averaged weights on held-out cells, at the same noise each time."""
         self.average.eval()
         averaged: Any = self.average.module
-        loss = averaged.loss(batch["points"], self.make_where(batch), batch["level"], batch["noise"])
+        loss = averaged.loss(batch["points"], self.make_condition(batch), batch["level"], batch["noise"])
         self._validated += torch.stack([loss.sum().double(), loss.new_tensor(len(loss)).double()])
 
     def on_validation_epoch_end(self) -> None:

@@ -8,10 +8,13 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from hdtree_sc.module._latent_diffusion import Where
+    from hdtree_sc.module._latent_diffusion import Condition
+
+POOL_NAME = "donors"
+"""Name of the pool in saved models."""
 
 
-class Donors(nn.Module):
+class CovariatePool(nn.Module):
     """What is kept of training cells: leaf, label, library size and covariates; no expression.
 
     Parameters
@@ -37,7 +40,7 @@ class Donors(nn.Module):
         self.register_buffer("covariates", torch.zeros(n_cells, n_covariates))
 
     @torch.no_grad()
-    def fill(self, where: Where, batch: torch.Tensor, library: torch.Tensor, covariates: torch.Tensor) -> None:
+    def fill(self, where: Condition, batch: torch.Tensor, library: torch.Tensor, covariates: torch.Tensor) -> None:
         """Keep cells, all of which are given in the same order."""
         self.node.copy_(where.node)
         self.label.copy_(where.label)
@@ -45,29 +48,29 @@ class Donors(nn.Module):
         self.library.copy_(library)
         self.covariates.copy_(covariates)
 
-    def joined(self, other: Donors) -> Donors:
+    def joined(self, other: CovariatePool) -> CovariatePool:
         """These cells and, behind them, others."""
-        out = Donors(len(self.node) + len(other.node), self.covariates.shape[1]).to(self.node.device)
+        out = CovariatePool(len(self.node) + len(other.node), self.covariates.shape[1]).to(self.node.device)
         for name, values in out.named_buffers():
             values.copy_(torch.cat([getattr(self, name), getattr(other, name).to(values.device)]))
         return out
 
     def draw(self, leaf: torch.Tensor, batch: int | None = None) -> torch.Tensor:
-        """A random donor of the same leaf for each cell; the cells of a leaf share its donors out evenly.
+        """A random training cell of the same leaf for each cell; each is used equally often within its leaf.
 
-        A leaf asked for as often as it has donors gives each of them once, so that the library sizes of generated
-        cells spread as those of real ones do and vary less from draw to draw.
+        A leaf asked for as often as it has training cells gives each of them once, so that the library sizes of
+        generated cells spread as those of real ones do and vary less from draw to draw.
 
         Parameters
         ----------
         leaf
             Leaves, int (n,).
         batch
-            Batch from which donors come if it has any: of the leaf where the leaf has some there, else of any leaf.
+            Batch from which cells are drawn if it has any: of the leaf where the leaf has some there, else of any leaf.
 
         Returns
         -------
-        Rows of donors, int (n,). A leaf without donors draws from all.
+        Rows of the pool, int (n,). A leaf without cells draws from all.
         """
         row = self._spread(leaf)
         out = (row * len(self.node)).long()
@@ -100,7 +103,7 @@ class Donors(nn.Module):
         return torch.empty_like(within).index_put_((order,), within)
 
     def label_shares(self, n_nodes: int, n_labels: int) -> torch.Tensor:
-        """Share of each label (from 1) among the labelled donors of each node alone, (n_nodes, n_labels)."""
+        """Share of each label (from 1) among the labelled cells of each node alone, (n_nodes, n_labels)."""
         known = self.label > 0
         counts = torch.zeros(n_nodes, n_labels, device=self.label.device)
         counts.index_put_(

@@ -57,7 +57,7 @@ def natural_groups(shape: Tree, position: NDArray[np.integer], neighbors: NDArra
     return np.unique(np.asarray(cut.project(names, within=shape)).astype(str), return_inverse=True)[1][leaf]
 
 
-def without_stray_links(joined: sparse.csr_matrix, group: NDArray[np.integer], least: float) -> sparse.csr_matrix:
+def without_spurious_edges(joined: sparse.csr_matrix, group: NDArray[np.integer], least: float) -> sparse.csr_matrix:
     """Leave out links between groups that are hardly linked, as PAGA leaves out edges.
 
     One wrong link is enough to make a short way between two branches of a tree, so that the shortest way to all cells
