@@ -26,6 +26,20 @@ PLOTS = {
     "use_raw": "Read the gene from ``adata.raw``; default: where it is there and no layer is named.",
     "vmin, vmax": "Ends of the colour scale; default: the smallest and largest value of a cell.",
 }
+READS = {
+    "adata": "Cells with the model's genes; the training data by default.",
+    "indices": "Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.",
+    "batch_size": "Cells at a time, 4,096 by default.",
+    "dataloader": "Minibatches to use in place of ``adata``; rows are then numbered.",
+}
+TRAINS = {
+    "accelerator": "Lightning accelerator.",
+    "devices": "Lightning devices.",
+    "train_size": "Share of the cells trained on, 0.9 by default.",
+    "validation_size": "Share of the cells validated on, the rest by default.",
+    "shuffle_set_split": "Whether cells are shuffled before they are split.",
+    "**trainer_kwargs": "Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.",
+}
 
 
 def shared_params(shared: Mapping[str, str]) -> Callable[[Function], Function]:

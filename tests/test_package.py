@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "module": {"_errors", "_keys", "nn", "diffusion", "tree"},
     "generate": {"_errors", "_keys", "diffusion", "stats", "tree", "data", "train", "module"},
     "model": {
-        "_disk", "_errors", "_keys", "nn", "diffusion", "data", "train", "tree", "graph", "growth", "module",
+        "_disk", "_docs", "_errors", "_keys", "nn", "diffusion", "data", "train", "tree", "graph", "growth", "module",
         "generate", "files",
     },
     "get": {"_disk", "_errors", "_keys", "tree"},

@@ -237,6 +237,15 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
         An unknown batch is encoded as the mean of all batches. On every second cell of the bundled worm, over four
         seeds, 12 % of the cells then change leaf, and 6 % if instead 20 of 485 genes taken at random are missing. Name
         the batch where training knows it.
+
+        Examples
+        --------
+        >>> import hdtree_sc as ht
+        >>> new = ht.datasets.celegans()[1::2].copy()
+        >>> query = ht.HDTree.load_query_data(new, model)
+        >>> ht.tl.tree(new, query)
+        >>> set(new.obs["hdtree_leaf"]) <= set(model.get_tree().leaves)
+        True
         """
         reference = reference_model
         if not isinstance(reference, cls):
@@ -337,6 +346,14 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
             file that :meth:`load` does not read.
         OSError
             If the files cannot be written. The folder then still holds what it held.
+
+        Examples
+        --------
+        >>> import hdtree_sc as ht
+        >>> model.save("my_model", overwrite=True)
+        >>> again = ht.HDTree.load("my_model", adata)
+        >>> (again.get_latent_representation() == model.get_latent_representation()).all().item()
+        True
         """
         folder, cells = Path(dir_path), self.adata
         if folder.exists() and not overwrite:
@@ -409,6 +426,14 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
             If there is no model in the folder, the file is damaged, holds a full pickle and is not trusted, or was
             written by another class or by a newer minor version of this package, or ``adata`` lacks genes or has
             categories that the model does not know.
+
+        Examples
+        --------
+        >>> import hdtree_sc as ht
+        >>> model.save("my_model", overwrite=True)
+        >>> again = ht.HDTree.load("my_model", adata)
+        >>> again.get_tree() == model.get_tree()
+        True
         """
         if not (adata is None or adata is False or isinstance(adata, AnnData)):
             msg = f"adata: an AnnData, None or False wanted, got {type(adata).__name__}."

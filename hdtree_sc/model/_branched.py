@@ -13,6 +13,7 @@ import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
+from hdtree_sc._docs import TRAINS, shared_params
 from hdtree_sc._errors import listing, whole_number
 from hdtree_sc.data import (
     FittingSplitter,
@@ -210,6 +211,7 @@ class BranchedDiffusion(ClassTreeModel):
 
     # ---------------------------------------------------------------- training
 
+    @shared_params(TRAINS)
     def train(
         self,
         max_epochs: int | None = None,
@@ -237,16 +239,6 @@ class BranchedDiffusion(ClassTreeModel):
             Passes of each of the two stages: of the autoencoder over the training cells, by default about 1,500 steps
             and at most 400 passes, and of the diffusion, as in :meth:`train_diffusion`. To give the diffusion another
             number, name it in ``diffusion_kwargs``.
-        accelerator
-            Lightning accelerator.
-        devices
-            Lightning devices.
-        train_size
-            Share of the cells trained on, 0.9 by default.
-        validation_size
-            Share of the cells validated on, the rest by default.
-        shuffle_set_split
-            Whether cells are shuffled before they are split.
         batch_size
             Cells in a minibatch of the autoencoder, 256 by default.
         early_stopping
@@ -513,6 +505,13 @@ class BranchedDiffusion(ClassTreeModel):
         References
         ----------
         arXiv 2212.10777, class extension; there a head of its own below the branch point.
+
+        Examples
+        --------
+        >>> new = adata[adata.obs["cell_type"] == "AWC"].copy()
+        >>> model.add_class(new, "AWC_new")
+        >>> model.generate(5, label="AWC_new").n_obs
+        5
         """
         self._require_generator("add_class")
         self._refuse_query("add_class")

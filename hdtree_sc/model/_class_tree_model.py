@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from hdtree_sc._docs import READS, shared_params
 from hdtree_sc._errors import whole_number
 from hdtree_sc.diffusion import NoiseSchedule
 from hdtree_sc.generate import ClassFit, ClassGenerator, ClassPlaces
@@ -93,6 +94,7 @@ class ClassTreeModel(GenerativeTreeModel):
         return self._head().branch_points()
 
     @torch.inference_mode()
+    @shared_params(READS)
     def classify(
         self,
         adata: AnnData | None = None,
@@ -110,16 +112,10 @@ class ClassTreeModel(GenerativeTreeModel):
 
         Parameters
         ----------
-        adata
-            Cells with the model's genes; the training data by default.
-        indices
-            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         n_noise
             Noise levels at which each cell is asked, each with noise of its own, the same for all classes.
         seed
             Seed of the noise.
-        batch_size
-            Cells at a time, 4,096 by default.
 
         Returns
         -------

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from hdtree_sc._docs import TRAINS, shared_params
 from hdtree_sc._errors import listing, whole_number
 from hdtree_sc.data import finite_number, whole_numbers
 from hdtree_sc.diffusion import METHODS
@@ -101,6 +102,7 @@ class GenerativeTreeModel(TreeModel):
 
     # ---------------------------------------------------------------- training
 
+    @shared_params(TRAINS)
     def train_diffusion(
         self,
         max_epochs: int | None = None,
@@ -130,8 +132,6 @@ class GenerativeTreeModel(TreeModel):
         ----------
         max_epochs
             Passes of at least 50 steps each; by default 40, and fewer for more than 100,000 cells.
-        accelerator
-            Lightning accelerator.
         devices
             Lightning devices; one is enough for latents.
         batch_size
@@ -160,8 +160,6 @@ class GenerativeTreeModel(TreeModel):
             generator and the history are those of a training that was not stopped.
         plan_kwargs
             Keyword arguments of the training plan (``lr``, ``weight_decay``, ``decay``).
-        **trainer_kwargs
-            Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.
 
         Raises
         ------
@@ -287,6 +285,13 @@ class GenerativeTreeModel(TreeModel):
             Before :meth:`train_diffusion`.
         ValueError
             If node, label or batch do not exist (the message lists those that do) or a number makes no sense.
+
+        Examples
+        --------
+        >>> new = model.generate(100, label="AWA", seed=0)
+        >>> new.obs["cell_type"].unique().tolist()
+        ['AWA']
+        >>> below = model.generate(100, node="0", seed=0)
         """
         self._require_generator("generate")
         n_cells, n_steps, batch_size = whole_numbers(n_cells=n_cells, n_steps=n_steps, batch_size=batch_size)
@@ -352,6 +357,12 @@ class GenerativeTreeModel(TreeModel):
         AnnData with the same ``obs_names`` and the fields of :meth:`generate`. Of ``obs``, columns that the model was
         set up with (batch, label, time, covariates) are kept. All others may describe the expression that the cell had,
         and are called ``"source_<column>"``.
+
+        Examples
+        --------
+        >>> again = model.reconstruct(adata, indices=[0, 1], seed=0)
+        >>> again.obs_names.equals(adata.obs_names[:2])
+        True
         """
         self._require_generator("reconstruct")
         n_steps, batch_size = whole_numbers(n_steps=n_steps, batch_size=batch_size)
@@ -462,6 +473,13 @@ class GenerativeTreeModel(TreeModel):
         arXiv 2212.10777, with the branch point found in the space in which diffusion runs, and an inversion in place of
         fresh noise by default. The means are moved as in latent arithmetic (scGen, Lotfollahi et al. 2019), at a noise
         level and not in clean data, so that the denoiser brings cells onto the target's own shape.
+
+        Examples
+        --------
+        >>> awa = model.transmute(source="ASG", target="AWA", seed=0)
+        >>> awa.obs["source_cell"].tolist() == adata.obs_names[adata.obs["cell_type"] == "ASG"].tolist()
+        True
+        >>> probability = awa.obs["target_probability"].mean()
         """
         self._require_generator("transmute")
         generator = self._generator()
@@ -552,6 +570,12 @@ class GenerativeTreeModel(TreeModel):
             Before :meth:`train_diffusion`.
         ValueError
             If ``a`` or ``b`` do not exist or do not part.
+
+        Examples
+        --------
+        >>> three = model.hybrids("ASG", "AWA", 5, seed=0)
+        >>> sorted(three.obs["role"].unique())
+        ['ASG', 'AWA', 'hybrid']
         """
         self._require_generator("hybrids")
         if between not in ("midpoint", "condition"):

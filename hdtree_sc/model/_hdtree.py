@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scvi import settings
 
+from hdtree_sc._docs import READS, TRAINS, shared_params
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, text_of
 from hdtree_sc.graph import nearest_neighbors
@@ -173,6 +174,7 @@ class HDTree(GenerativeTreeModel):
         # a leaf should hold some ten cells on average; those that are noise are found on held-out cells
         return int(np.clip(self._split.n_split // 10, 2, self._option("max_leaves")))
 
+    @shared_params(TRAINS)
     def train(
         self,
         max_epochs: int | None = None,
@@ -197,16 +199,6 @@ class HDTree(GenerativeTreeModel):
         ----------
         max_epochs
             Passes over the training cells; by default about 800 steps, at least 30 and at most 400 passes.
-        accelerator
-            Lightning accelerator.
-        devices
-            Lightning devices.
-        train_size
-            Share of the cells trained on, 0.9 by default.
-        validation_size
-            Share of the cells validated on, the rest by default.
-        shuffle_set_split
-            Whether cells are shuffled before they are split.
         batch_size
             Cells in a minibatch, each with a neighbour; by default 256, less for fewer than 1,000 cells, up to 1,024
             for more than 16,000.
@@ -225,13 +217,19 @@ class HDTree(GenerativeTreeModel):
         plan_kwargs
             Keyword arguments of the training plan (``lr``, ``compile``, ...) and of the module's loss
             (``contrastive_weight``, ``reconstruction_weight``, ``commitment_weight``, ``time_weight``).
-        **trainer_kwargs
-            Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.
 
         Raises
         ------
         ValueError
             If a minibatch is larger than the training set, or several devices are used without a seed.
+
+        Examples
+        --------
+        >>> import hdtree_sc as ht
+        >>> ht.HDTree.setup_anndata(adata)
+        >>> model = ht.HDTree(adata)
+        >>> model.train()
+        >>> ht.tl.tree(adata, model)
         """
         self._require_cells("train() draws neighbours of cells, so the model needs them: load or make it with adata=.")
         train_on_pairs(
@@ -300,6 +298,12 @@ class HDTree(GenerativeTreeModel):
             Largest number of leaves, the constructor's by default.
         min_cells
             Smallest number of training cells of a leaf, the constructor's by default.
+
+        Examples
+        --------
+        >>> model.build_tree("ward", max_leaves=8)
+        >>> len(model.get_tree().leaves) <= 8
+        True
         """
         self._require_trained("build_tree")
         self._split.require("build_tree")
@@ -342,6 +346,7 @@ class HDTree(GenerativeTreeModel):
         return super().get_tree()
 
     @torch.inference_mode()
+    @shared_params(READS)
     def get_time(
         self,
         adata: AnnData | None = None,
@@ -349,15 +354,6 @@ class HDTree(GenerativeTreeModel):
         batch_size: int | None = None,
     ) -> NDArray[np.float32]:
         """Time predicted from each cell's latent, also for cells whose time is not known.
-
-        Parameters
-        ----------
-        adata
-            Cells with the model's genes; the training data by default.
-        indices
-            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
-        batch_size
-            Cells at a time, 4,096 by default.
 
         Returns
         -------

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from scvi.model.base import VAEMixin
 
+from hdtree_sc._docs import READS, shared_params
 from hdtree_sc._errors import listing
 from hdtree_sc.generate import seeded
 from hdtree_sc.model._expression import with_rows
@@ -57,6 +58,7 @@ class LatentTreeModel(GenerativeTreeModel, VAEMixin):
         """
         return super().get_tree()
 
+    @shared_params(READS)
     def get_leaf_probabilities(
         self,
         adata: AnnData | None = None,
@@ -65,17 +67,6 @@ class LatentTreeModel(GenerativeTreeModel, VAEMixin):
         dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
     ) -> pd.DataFrame:
         """Probability of each leaf, by the routers that see the cell.
-
-        Parameters
-        ----------
-        adata
-            Cells with the model's genes; the training data by default.
-        indices
-            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
-        batch_size
-            Cells at a time, 4,096 by default.
-        dataloader
-            Minibatches to use in place of ``adata``; rows are then numbered.
 
         Returns
         -------
@@ -196,6 +187,12 @@ class LatentTreeModel(GenerativeTreeModel, VAEMixin):
         ------
         RuntimeError
             Before training.
+
+        Examples
+        --------
+        >>> bound = model.get_elbo()
+        >>> -bound > float(model.get_reconstruction_error()["reconstruction_loss"])
+        True
         """
         return _plain(self._measured(VAEMixin.get_elbo, seed, args, kwargs))
 

@@ -12,6 +12,7 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import RNASeqMixin
 
 from hdtree_sc._disk import is_on_disk
+from hdtree_sc._docs import READS, shared_params
 from hdtree_sc._errors import NO_CALIBRATION
 from hdtree_sc.data import INFERENCE_BATCH, over, rows_of
 from hdtree_sc.growth import calibration_rows, fit_scaler, fit_unplaced
@@ -63,6 +64,7 @@ class TreeModel(CellModel):
     # ---------------------------------------------------------------- latents
 
     @torch.inference_mode()
+    @shared_params(READS)
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -74,12 +76,6 @@ class TreeModel(CellModel):
 
         Parameters
         ----------
-        adata
-            Cells with the model's genes; the training data by default.
-        indices
-            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
-        batch_size
-            Cells at a time, 4,096 by default.
         dataloader
             Minibatches to use in place of ``adata``.
 
@@ -91,6 +87,12 @@ class TreeModel(CellModel):
         ------
         RuntimeError
             Before training.
+
+        Examples
+        --------
+        >>> adata.obsm["X_hdtree"] = model.get_latent_representation()
+        >>> model.get_latent_representation(indices=["ACGCAGCAGTGCGATG-300.1.1"]).shape
+        (1, 24)
         """
         self._require_trained("get_latent")
         latents = self.module.latents
@@ -125,6 +127,7 @@ class TreeModel(CellModel):
         return over(chunks, lambda z: (self.module.map_head(z),))[0]
 
     @torch.inference_mode()
+    @shared_params(READS)
     def get_expression_pca(
         self,
         adata: AnnData | None = None,
@@ -137,12 +140,6 @@ class TreeModel(CellModel):
 
         Parameters
         ----------
-        adata
-            Cells with the model's genes; the training data by default.
-        indices
-            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
-        batch_size
-            Cells at a time, 4,096 by default.
         standardise
             Whether each feature weighs the same. By default it weighs as much as it varies.
 
@@ -160,6 +157,7 @@ class TreeModel(CellModel):
         return self._reader.read(components, adata, indices, batch_size)[0]
 
     @torch.inference_mode()
+    @shared_params(READS)
     def place(
         self,
         adata: AnnData | None = None,
@@ -171,12 +169,6 @@ class TreeModel(CellModel):
 
         Parameters
         ----------
-        adata
-            Cells with the model's genes; the training data by default.
-        indices
-            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
-        batch_size
-            Cells at a time, 4,096 by default.
         dataloader
             Minibatches to use in place of ``adata``.
 
@@ -191,6 +183,7 @@ class TreeModel(CellModel):
     # ---------------------------------------------------------------- paths and probabilities
 
     @torch.inference_mode()
+    @shared_params(READS)
     def get_tree_paths(
         self,
         adata: AnnData | None = None,
@@ -199,17 +192,6 @@ class TreeModel(CellModel):
         dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
     ) -> pd.DataFrame:
         """Nodes that each cell passes on its way down the tree.
-
-        Parameters
-        ----------
-        adata
-            Cells with the model's genes; the training data by default.
-        indices
-            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
-        batch_size
-            Cells at a time, 4,096 by default.
-        dataloader
-            Minibatches to use in place of ``adata``; rows are then numbered.
 
         Returns
         -------
@@ -231,6 +213,7 @@ class TreeModel(CellModel):
         return frame.apply(lambda column: column.cat.remove_unused_categories())
 
     @torch.inference_mode()
+    @shared_params(READS)
     def get_node_probabilities(
         self,
         adata: AnnData | None = None,
@@ -239,17 +222,6 @@ class TreeModel(CellModel):
         dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
     ) -> pd.DataFrame:
         """Soft membership of each cell in each node.
-
-        Parameters
-        ----------
-        adata
-            Cells with the model's genes; the training data by default.
-        indices
-            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
-        batch_size
-            Cells at a time, 4,096 by default.
-        dataloader
-            Minibatches to use in place of ``adata``; rows are then numbered.
 
         Returns
         -------

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from hdtree_sc._docs import TRAINS, shared_params
 from hdtree_sc._errors import listing
 from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, shape_of_images, whole_numbers
 from hdtree_sc.generate import SAMPLING_BATCH, LatentTreeFit, LatentTreeGenerator, LatentTreePlaces, seeded
@@ -175,6 +176,7 @@ class TreeVAE(LatentTreeModel):
 
     # ---------------------------------------------------------------- training
 
+    @shared_params(TRAINS)
     def train(
         self,
         max_epochs: int | None = None,
@@ -204,16 +206,8 @@ class TreeVAE(LatentTreeModel):
         ----------
         max_epochs
             Passes over the training cells; by default about 1,200 steps, at least 40 and at most 400 passes.
-        accelerator
-            Lightning accelerator.
-        devices
-            Lightning devices.
-        train_size
-            Share of the cells trained on, 0.9 by default.
         validation_size
             Share of the cells validated on, the rest by default. Splits are scored on them.
-        shuffle_set_split
-            Whether cells are shuffled before they are split.
         batch_size
             Cells in a minibatch, each with a neighbour; by default 256, less for fewer than 1,000 cells, up to 1,024
             for more than 16,000.
@@ -234,8 +228,6 @@ class TreeVAE(LatentTreeModel):
         plan_kwargs
             Keyword arguments of the training plan (``lr``, ``grow_at``, ``prune_at``, ...) and of the module's loss
             (``contrastive_weight``, ``elbo_weight``).
-        **trainer_kwargs
-            Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.
 
         Raises
         ------

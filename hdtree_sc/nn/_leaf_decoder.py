@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MIN_SHARE = 0.01
 """In training, leaves that a cell reaches with less probability are not decoded for it."""
 MIN_SHARE_IN_BOUNDS = 1e-4
-"""The same where bounds are told."""
+"""The same where bounds are given."""
 
 
 class LeafDecoder(Decoder):

@@ -26,6 +26,10 @@ def squeeze(
         Their residual degrees of freedom, (m,).
     use
         Those from which the usual variance is estimated, (m,).
+
+    References
+    ----------
+    Smyth, Linear models and empirical Bayes methods, Stat. Appl. Genet. Mol. Biol. 3 (3) (2004), section 6.2.
     """
     from scipy.optimize import brentq  # slow to import
 
@@ -52,6 +56,10 @@ def moderated_t(
         Log expression, (n_samples, n_genes).
     design
         ``(n_samples, n_columns)``.
+
+    References
+    ----------
+    Smyth, Linear models and empirical Bayes methods, Stat. Appl. Genet. Mol. Biol. 3 (3) (2004).
     """
     from scipy.stats import t as student  # slow to import
 

@@ -49,6 +49,11 @@ def compare_shares(
     Returns
     -------
     Two-sided p-values, (m,); NaN where samples are too few, or a fit did not settle.
+
+    References
+    ----------
+    Williams, Extra-binomial variation in logistic linear models, J. R. Stat. Soc. C 31, 144 (1982). Moderated
+    dispersion in a quasi-likelihood F test: Lund et al., Stat. Appl. Genet. Mol. Biol. 11 (5) (2012).
     """
     k, n = np.asarray(counts, float), np.asarray(totals, float)
     null = (block[:, None] == np.unique(block)).astype(float)

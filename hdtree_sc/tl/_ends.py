@@ -26,7 +26,7 @@ RESOLUTIONS = (16, 24, 32, 48, 10**6)
 def milestone_groupings(shape: Tree, leaf: NDArray[np.int64], time: NDArray[np.float64]) -> list[NDArray[np.int64]]:
     """Milestone of each cell, (n,), at each resolution that the tree offers.
 
-    A tree of few leaves is too coarse for a branch to be told from its fork, so that its leaves are also cut along
+    A tree of few leaves is too coarse to tell a branch from its fork, so that its leaves are also cut along
     the order of their cells.
 
     Parameters
@@ -130,5 +130,5 @@ def _stored(adata: AnnData, keys: Keys, direction: str) -> tuple[NDArray[np.int6
         return None
     table = milestones(adata, keys.key)
     group, is_end = milestone_of_cells(adata, table, keys.key), table["is_terminal"].to_numpy(bool)
-    # what has lost its milestones, or all its ends, is grown anew
+    # what has lost its milestones, or all its ends, is grown again
     return None if (group < 0).any() or not is_end[group].any() else (group, is_end)
