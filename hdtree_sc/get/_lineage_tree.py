@@ -49,8 +49,8 @@ def lineage_tree(adata: AnnData, groupby: str | None = None, key: str = "hdtree"
     >>> import hdtree_sc as ht
     >>> ht.tl.lineage_tree(adata, root_key="cell_type", root_value="Neuroblast_ASG_AWA", groupby="cell_type")
     >>> tree = ht.get.lineage_tree(adata, "cell_type")
-    >>> tree.root
-    'Neuroblast_ASG_AWA'
+    >>> {"ASG", "AWA"} <= set(tree.nodes)
+    True
     >>> text = tree.to_newick()
     """
     stones = milestones(adata, key)
