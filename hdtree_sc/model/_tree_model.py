@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,9 @@ class TreeModel(CellModel):
     They return arrays and tables and never write into an AnnData; :func:`hdtree_sc.tl.tree` does.
     """
 
+    @abstractmethod
     def _head(self) -> TreeHead:
         """The tree, and where latents are on it."""
-        raise NotImplementedError
 
     def get_tree(self) -> Tree:
         """The tree."""
