@@ -166,3 +166,23 @@ def test_two_processes_hold_the_codebook_of_one_on_all_cells(tmp_path):
         state = torch.load(tmp_path / f"state{rank}")
         for name, value in codebook.state_dict().items():
             torch.testing.assert_close(state[name], value, msg=f"rank {rank}, {name}")
+
+
+@given(seed=st.integers(0, 1000), depth=st.integers(2, 5), max_leaves=st.integers(2, 20))
+@settings(max_examples=30, deadline=None)
+def test_of_a_dropped_node_its_sibling_takes_the_parents_place(seed, depth, max_leaves):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(120, 3, generator=generator)
+    codebook = TreeCodebook(3, depth)
+    codebook.initialise(z, max_leaves=max_leaves, min_cells=2, generator=generator)
+    leaves = codebook.is_leaf().nonzero().squeeze(1)
+    node = int(leaves[torch.randint(len(leaves), (1,), generator=generator)])
+    before = codebook.codes[leaves[leaves != node]]
+    codebook.drop(node)
+    left = codebook.is_leaf().nonzero().squeeze(1)
+    assert len(left) == len(leaves) - 1
+    # the other leaves are the same, wherever they are now
+    torch.testing.assert_close(before.sort(0).values, codebook.codes[left].sort(0).values)
+    inner = (codebook.active & ~codebook.is_leaf()).nonzero().squeeze(1)
+    assert bool(codebook.active[2 * inner + 1].all() & codebook.active[2 * inner + 2].all())
+    assert bool(codebook.active[(codebook.active.nonzero().squeeze(1) - 1).clamp_min(0) // 2].all())

@@ -5,7 +5,15 @@ from hdtree_sc.generate._cells import CellWriter
 from hdtree_sc.generate._class_generator import ClassGenerator
 from hdtree_sc.generate._class_tree import CRITERIA, ClassTreeFit, Criterion
 from hdtree_sc.generate._extension import ClassExtension
-from hdtree_sc.generate._fit import MIN_HEIGHT, ClassFit, GeneratorFit, LatentTreeFit, LearnedCells, conditions_of
+from hdtree_sc.generate._fit import (
+    MIN_HEIGHT,
+    ClassFit,
+    GeneratorFit,
+    JointFit,
+    LatentTreeFit,
+    LearnedCells,
+    conditions_of,
+)
 from hdtree_sc.generate._from_root import LatentTreeGenerator
 from hdtree_sc.generate._generator import SAMPLING_BATCH, EncodedCells, Generator, Route, Sampling
 from hdtree_sc.generate._places import ClassPlaces, LatentTreePlaces, Place, Places
@@ -25,6 +33,7 @@ __all__ = [
     "Generator",
     "GeneratorFit",
     "MIN_HEIGHT",
+    "JointFit",
     "LatentTreeFit",
     "LatentTreeGenerator",
     "LatentTreePlaces",

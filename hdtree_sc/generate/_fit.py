@@ -11,7 +11,7 @@ from scvi import REGISTRY_KEYS
 from hdtree_sc.data import PointSplitter, positions_of
 from hdtree_sc.generate._from_root import root_and_signal
 from hdtree_sc.generate._generator import SAMPLING_BATCH
-from hdtree_sc.module import SPACES, Condition, CovariatePool, LatentDiffusion
+from hdtree_sc.module import SPACES, Condition, CovariatePool, LatentDiffusion, code_spread
 from hdtree_sc.stats import class_moments
 from hdtree_sc.tree import mixing_levels, node_heights, subtree_sums
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hdtree_sc.module import (
         BranchedLatentDiffusion,
         CellModule,
+        HDTreeModule,
         Space,
         TreeCondition,
         TreeLatentDiffusion,
@@ -239,6 +240,23 @@ class GeneratorFit:
             test_idx=test,
             seed=self.seed,
         )
+
+
+class JointFit(GeneratorFit):
+    """A generator that HDTree's training learned jointly: nothing is left to train."""
+
+    module: HDTreeModule
+
+    def begun(
+        self, params: dict[str, Any], cells: dict[str, torch.Tensor], rows: NDArray[np.integer], space: Space
+    ) -> tuple[LatentDiffusion, CovariatePool]:
+        """See :meth:`GeneratorFit.begun`; the diffusion has learned weights."""
+        diffusion, pool = super().begun(params, cells, rows, space)
+        joint, codebook = self.module.joint, self.module.codebook
+        assert joint is not None
+        codes = torch.tensor(np.array(self.tree.codebook))
+        joint.hand_over(diffusion, codes, code_spread(codebook).cpu())
+        return diffusion, pool
 
 
 class LatentTreeFit(GeneratorFit):

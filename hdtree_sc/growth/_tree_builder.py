@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from hdtree_sc.nn import TreeCodebook
 
-TreeBuilder = Literal["information", "links", "ward", "bisecting"]
-BUILDERS: tuple[str, ...] = ("information", "links", "ward", "bisecting")
+TreeBuilder = Literal["information", "codebook", "links", "ward", "bisecting"]
+BUILDERS: tuple[str, ...] = ("information", "codebook", "links", "ward", "bisecting")
 
 LINK_CELLS = 20_000
 """Links between groups are counted on at most this many cells."""
@@ -46,9 +46,9 @@ def build_tree(
 ) -> None:
     """Write the final tree into the codebook.
 
-    The leaves that the codebook learned are micro-codes. ``"bisecting"`` keeps the tree it learned them in, top-down.
-    The others settle the micro-codes by k-means over all cells and merge them bottom-up, since a wrong cut near the
-    root cannot be undone below.
+    ``"codebook"`` and ``"bisecting"`` keep the tree that the codebook holds. The others settle micro-codes by k-means
+    over all cells and merge them bottom-up, since a wrong cut near the root cannot be undone below: of the codes that
+    training learned nothing is left then.
 
     Parameters
     ----------
@@ -59,7 +59,8 @@ def build_tree(
     builder
         ``"information"``: least loss of information on where walks over neighbour links end. ``"links"``: average
         linkage on observed over expected nearest-neighbour links. ``"ward"``: size-weighted Ward.
-        ``"bisecting"``: the codebook's own tree.
+        ``"codebook"``: the tree that the codebook holds, structured in training by :func:`structure_codebook`.
+        ``"bisecting"``: the codebook's own, top-down.
     max_leaves
         Largest number of leaves.
     min_cells
@@ -72,18 +73,69 @@ def build_tree(
     seed
         Seed of the approximate neighbour search and of k-means.
     """
-    device = codebook.codes.device
-    z = torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)).to(device)
-    generator = torch.Generator().manual_seed(seed)
-    started = bool(codebook.initialised) and bool(codebook.greedy)
-    if not started or int(codebook.is_leaf().sum()) > max_leaves:
-        codebook.initialise(z, max_leaves=max_leaves, min_cells=min_cells, generator=generator)
+    z = _on_device(codebook, latent)
     rows = spread_rows(len(latent), LINK_CELLS)
     neighbors, _ = nearest_neighbors(latent[rows], n_neighbors, seed=seed)
     if builder == "bisecting":
+        started = bool(codebook.initialised) and bool(codebook.greedy)
+        if not started or int(codebook.is_leaf().sum()) > max_leaves:
+            generator = torch.Generator().manual_seed(seed)
+            codebook.initialise(z, max_leaves=max_leaves, min_cells=min_cells, generator=generator)
         _keep_own_tree(codebook, z, min_cells)
         _calibrate(codebook, z[rows], neighbors)
         return
+    if builder == "codebook":
+        if not bool(codebook.initialised) or bool(codebook.greedy):
+            structure_codebook(codebook, latent, max_leaves=max_leaves, min_cells=min_cells, seed=seed)
+        _drop_small_leaves(codebook, z, max_leaves=max_leaves, min_cells=min_cells)
+    else:
+        options = {"max_leaves": max_leaves, "min_cells": min_cells, "seed": seed}
+        _agglomerate(codebook, latent, neighbors, rows, builder=builder, **options)
+    if held_out is not None:
+        prune_unsupported(codebook, z, torch.from_numpy(held_out[0]).to(z), held_out[1])
+    _calibrate(codebook, z[rows], neighbors)
+
+
+def structure_codebook(
+    codebook: TreeCodebook,
+    latent: NDArray[np.float32],
+    *,
+    max_leaves: int,
+    min_cells: int,
+    n_neighbors: int = 15,
+    seed: int = 0,
+) -> None:
+    """Give a codebook in training the tree and the codes of its latents as they are now: micro-codes, agglomerated.
+
+    Parameters
+    ----------
+    codebook, max_leaves, min_cells, n_neighbors, seed
+        See :func:`build_tree`.
+    latent
+        Latents of training cells, (n, d).
+    """
+    rows = spread_rows(len(latent), LINK_CELLS)
+    neighbors, _ = nearest_neighbors(latent[rows], n_neighbors, seed=seed)
+    options = {"max_leaves": max_leaves, "min_cells": min_cells, "seed": seed}
+    _agglomerate(codebook, latent, neighbors, rows, builder="information", **options)
+
+
+def _on_device(codebook: TreeCodebook, latent: NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)).to(codebook.codes.device)
+
+
+def _agglomerate(
+    codebook: TreeCodebook,
+    latent: NDArray[np.float32],
+    neighbors: NDArray[np.integer],
+    rows: NDArray[np.integer],
+    *,
+    builder: TreeBuilder,
+    max_leaves: int,
+    min_cells: int,
+    seed: int,
+) -> None:
+    """Settle micro-codes by k-means, merge them bottom-up and write the tree."""
     # started afresh: from the bisection's codes the micro-codes keep its cuts, and seeds differ more
     n_codes = min(max_leaves, max(len(latent) // 10, 2), len(latent))
     found = KMeans(n_codes, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
@@ -91,10 +143,19 @@ def build_tree(
     group = np.unique(found, return_inverse=True)[1]
     linkage, group = _merge(latent, group, neighbors, rows, builder=builder, min_cells=min_cells)
     leaf, heights = heap_layout(linkage, codebook.depth, np.bincount(group))
-    _write(codebook, z, torch.from_numpy(leaf[group]).to(device), heights)
-    if held_out is not None:
-        prune_unsupported(codebook, z, torch.from_numpy(held_out[0]).to(z), held_out[1])
-    _calibrate(codebook, z[rows], neighbors)
+    z = _on_device(codebook, latent)
+    _write(codebook, z, torch.from_numpy(leaf[group]).to(z.device), heights)
+
+
+def _drop_small_leaves(codebook: TreeCodebook, z: torch.Tensor, *, max_leaves: int, min_cells: int) -> None:
+    """Drop the smallest leaf, whose cells then go to the nearest of the others, until all are large and few enough."""
+    while True:
+        codebook.set_leaves(z, codebook.assign(z))
+        leaves = codebook.is_leaf().nonzero().squeeze(1)
+        smallest = leaves[codebook.counts[leaves].argmin()]
+        if len(leaves) < 2 or (codebook.counts[smallest] >= min_cells and len(leaves) <= max_leaves):
+            return
+        codebook.drop(int(smallest))
 
 
 def _merge(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hdtree_sc.data import Rows
     from hdtree_sc.diffusion import Method
     from hdtree_sc.generate import EncodedCells
-    from hdtree_sc.module import Space
+    from hdtree_sc.module import CovariatePool, LatentDiffusion, Space
     from hdtree_sc.nn import Gate
 
 
@@ -206,8 +206,14 @@ class GenerativeTreeModel(TreeModel):
             self, plan, splitter, max_epochs or default, accelerator=accelerator, devices=devices,
             early_stopping=early_stopping, checkpoint_dir=checkpoint_dir, facts=facts, **trainer_kwargs,
         )  # fmt: skip
-        module = self.module
         diffusion.load_state_dict(plan.learned(best=early_stopping))
+        self._keep_generator(diffusion, pool, params, space)
+
+    def _keep_generator(
+        self, diffusion: LatentDiffusion, pool: CovariatePool, params: dict[str, Any], space: Space
+    ) -> None:
+        """Make a trained diffusion the generator of this model."""
+        module = self.module
         module.set_generator(diffusion.to(module.device).eval(), pool.to(module.device), space)
         self.diffusion_params_ = {"diffusion": params, "donors": list(pool.covariates.shape), "space": space}
 

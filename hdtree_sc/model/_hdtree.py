@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scvi import settings
+from scvi.model.base import VAEMixin
 
 from hdtree_sc._docs import READS, TRAINS, shared_params
 from hdtree_sc._keys import UNKNOWN
-from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, text_of
+from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, finite_number, positions_of, text_of
+from hdtree_sc.generate import JointFit
 from hdtree_sc.graph import nearest_neighbors
-from hdtree_sc.growth import BUILDERS, TreeBuilder, build_tree
+from hdtree_sc.growth import BUILDERS, TreeBuilder, build_tree, structure_codebook
+from hdtree_sc.model._expression import with_rows
 from hdtree_sc.model._generative import GenerativeTreeModel
 from hdtree_sc.module import TIME_KEY, CodebookHead, HDTreeModule
 from hdtree_sc.train import TreeTrainingPlan, TreeTrainRunner, train_on_pairs, with_own_settings
@@ -64,7 +67,8 @@ class HDTree(GenerativeTreeModel):
         ``"nb"`` or ``"zinb"`` for raw counts, ``"normal"`` for continuous values (log expression, qPCR, protein),
         ``"bernoulli"`` for values in [0, 1].
     tree_builder
-        How the final tree is put together, see :meth:`build_tree`.
+        How the final tree is put together, see :meth:`build_tree`; by default ``"information"``, with
+        ``joint_diffusion`` ``"codebook"``.
     max_leaves
         Largest number of leaves.
     min_cells
@@ -81,6 +85,16 @@ class HDTree(GenerativeTreeModel):
     use_labels
         Whether the latent is trained to predict the labels of ``labels_key``, for the cells that have one. Off by
         default: a tree that was trained on the labels cannot be judged by them.
+    joint_diffusion
+        Whether a diffusion over what the encoder reads is trained with the rest, conditioned on the codes of each
+        cell's path, as the paper has it. The codebook then is structured several times in training, its codes are those
+        of the tree (``tree_builder="codebook"``), and the model generates without :meth:`train_diffusion`.
+    lambda_hql
+        Weight of the codebook's term in the loss: the share of the latents' scatter that their codes leave unexplained.
+    lambda_ddp
+        Weight of the denoising loss of ``joint_diffusion``.
+    lambda_likelihood
+        Weight of the negative log likelihood, in nats per feature.
 
     Examples
     --------
@@ -112,7 +126,7 @@ class HDTree(GenerativeTreeModel):
         n_layers: int | None = None,
         dropout_rate: float = 0.0,
         gene_likelihood: Likelihood = "nb",
-        tree_builder: TreeBuilder = "information",
+        tree_builder: TreeBuilder | None = None,
         max_leaves: int = 64,
         min_cells: int | None = None,
         n_pcs: int = 30,
@@ -120,9 +134,21 @@ class HDTree(GenerativeTreeModel):
         nu: float = 0.2,
         exaggeration: float = 2.0,
         use_labels: bool = False,  # noqa: FBT001, FBT002
+        *,
+        joint_diffusion: bool = False,
+        lambda_hql: float = 0.5,
+        lambda_ddp: float = 1.0,
+        lambda_likelihood: float = 0.3,
     ) -> None:
         super().__init__(adata, registry)
+        tree_builder = tree_builder or ("codebook" if joint_diffusion else "information")
         _check_builder("tree_builder", tree_builder)
+        for name, weight in (
+            ("lambda_hql", lambda_hql), ("lambda_ddp", lambda_ddp), ("lambda_likelihood", lambda_likelihood)
+        ):  # fmt: skip
+            if finite_number(name, weight) < 0:
+                msg = f"{name}: {weight} given, a weight of 0 or more wanted."
+                raise ValueError(msg)
         if adata is not None:
             check_shape(adata, n_latent=n_latent, tree_depth=tree_depth)
             check_likelihood(adata, self._setup.argument("layer"), gene_likelihood, self._setup.argument("obsm_key"))
@@ -146,6 +172,8 @@ class HDTree(GenerativeTreeModel):
             has_time=self._setup.argument("time_key") is not None,
             nu=nu,
             exaggeration=exaggeration,
+            joint_diffusion=joint_diffusion,
+            label_numbers=(positions_of(self._setup.label_categories, self._setup.labels) + 1).tolist() or (0,),
         )
         self._model_summary_string = (
             f"HDTree with n_latent: {n_latent}, tree_depth: {tree_depth}, n_hidden: {n_hidden}, n_layers: {n_layers}, "
@@ -248,7 +276,7 @@ class HDTree(GenerativeTreeModel):
             n_neighbors=n_neighbors,
             checkpoint_dir=checkpoint_dir,
             datasplitter_kwargs=datasplitter_kwargs,
-            plan={"max_leaves": self._max_leaves, "min_cells": self._min_cells, "seed": settings.seed},
+            plan=self._plan(),
             plan_kwargs=plan_kwargs,
             represent=self._represent,
             encoder_input=self._encoder_input,
@@ -257,12 +285,32 @@ class HDTree(GenerativeTreeModel):
         )
         self.build_tree()
 
+    def _plan(self) -> dict[str, Any]:
+        """Arguments of the training plan."""
+        options = {"max_leaves": self._max_leaves, "min_cells": self._min_cells}
+        structure = None
+        if self._option("tree_builder") == "codebook":
+
+            def structure(latent: torch.Tensor) -> None:
+                structure_codebook(self.module.codebook, latent.float().cpu().numpy(), seed=self._seed(), **options)
+
+        return options | {
+            "seed": settings.seed,
+            "structure": structure,
+            "commitment_weight": self._option("lambda_hql"),
+            "reconstruction_weight": self._option("lambda_likelihood"),
+            "diffusion_weight": self._option("lambda_ddp"),
+        }
+
     def _fit_before(self, train_indices: NDArray[np.int64]) -> None:
         if not bool(self.module.scaler.fitted):
             # it may refuse the times, and the scaler must not count as fitted then
             self.train_indices_ = train_indices
             self._fit_time(train_indices)
         super()._fit_before(train_indices)
+        if self.module.joint is not None:
+            points, _ = self._encoder_input()
+            self.module.joint.fit_whitening(torch.from_numpy(points[train_indices]))
 
     def _fit_time(self, rows: NDArray[np.int64]) -> None:
         """Keep mean and standard deviation of the known times of training cells."""
@@ -291,8 +339,11 @@ class HDTree(GenerativeTreeModel):
         Parameters
         ----------
         builder
-            ``"links"``: micro-codes merged by observed over expected neighbour links, which follows where cells are
-            dense. ``"ward"``: micro-codes merged by size-weighted Ward. ``"bisecting"``: top-down 2-means. The
+            ``"information"``: micro-codes merged so that the least is lost of what groups say on where walks over
+            neighbours end. ``"codebook"``: the tree and the codes that the codebook holds, which training structured
+            if the constructor's ``tree_builder`` was this one. ``"links"``: micro-codes merged by observed over
+            expected neighbour links, which follows where cells are dense. ``"ward"``: micro-codes merged by
+            size-weighted Ward. ``"bisecting"``: top-down 2-means. The
             constructor's ``tree_builder`` by default.
         max_leaves
             Largest number of leaves, the constructor's by default.
@@ -320,6 +371,19 @@ class HDTree(GenerativeTreeModel):
             seed=self._seed(),
         )
         self._fit_unplaced()
+        if self.module.joint is not None:
+            self._hand_over()
+
+    @torch.inference_mode()
+    def _hand_over(self) -> None:
+        """The generator that training learned jointly, over the nodes of the tree as it is."""
+        fit = JointFit(self.module, self._places(), seed=self._seed())
+        cells = self._learned_cells("expression", fit.places)
+        params = fit.params(cells["points"].shape[1], {"gate": "none"})
+        diffusion, pool = fit.begun(params, cells, self._split.train, "expression")
+        self._keep_generator(diffusion, pool, params, "expression")
+
+    get_reconstruction_error = with_rows(VAEMixin.get_reconstruction_error)
 
     def _held_out(self) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
         """Latents of validation cells and the training cells nearest to each in expression."""

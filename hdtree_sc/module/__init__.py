@@ -11,6 +11,7 @@ from hdtree_sc.module._cell_module import CellModule
 from hdtree_sc.module._covariate_pool import CovariatePool
 from hdtree_sc.module._covariates import CovariateVector
 from hdtree_sc.module._hdtree import TIME_KEY, HDTreeModule
+from hdtree_sc.module._joint_diffusion import JointDiffusion, code_spread
 from hdtree_sc.module._latent_diffusion import Condition, LatentDiffusion, without_condition
 from hdtree_sc.module._placement import Placement, Placing, paths_of
 from hdtree_sc.module._scvi_networks import ScviNetworks
@@ -33,6 +34,7 @@ __all__ = [
     "CovariatePool",
     "GaussianClasses",
     "HDTreeModule",
+    "JointDiffusion",
     "LatentDiffusion",
     "LatentTreeHead",
     "Placement",
@@ -47,6 +49,7 @@ __all__ = [
     "TreeLatentDiffusion",
     "TreeVAEModule",
     "Condition",
+    "code_spread",
     "paths_of",
     "paths_to",
     "without_condition",

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hdtree_sc._keys import POSITIVE
+from hdtree_sc.module._joint_diffusion import JointDiffusion
 from hdtree_sc.module._pair_module import PairModule
 from hdtree_sc.nn import MLP, Decoder, TreeCodebook, soft_contrastive_loss
 
@@ -62,6 +63,10 @@ class HDTreeModule(PairModule):
         Degrees of freedom of the contrastive kernel.
     exaggeration
         Attraction of the contrastive loss.
+    joint_diffusion
+        Whether a denoiser of what the encoder reads is trained with the rest, conditioned on the codes of the path.
+    label_numbers
+        For each label of the registry its number as a condition of that denoiser, from 1; 0 for the unknown one.
     """
 
     encoder: MLP
@@ -85,6 +90,8 @@ class HDTreeModule(PairModule):
         predicted_labels: Sequence[bool] = (),
         nu: float = 0.2,
         exaggeration: float = 0.5,
+        joint_diffusion: bool = False,
+        label_numbers: Sequence[int] = (0,),
     ) -> None:
         super().__init__(
             n_input,
@@ -111,6 +118,9 @@ class HDTreeModule(PairModule):
             self.time_head = MLP(n_latent, 1, n_hidden=64, n_layers=1, dropout=0.0)
         self.label_head = nn.Linear(n_latent, len(predicted_labels)) if predicted_labels else None
         self.register_buffer("predicted_labels", torch.tensor(predicted_labels, dtype=torch.bool), persistent=False)
+        self.joint = (
+            JointDiffusion(self.n_input_pcs, n_latent, label_numbers=label_numbers) if joint_diffusion else None
+        )
         # mean and standard deviation of the known times of training cells
         self.register_buffer("time_moments", torch.tensor([0.0, 1.0]))
 
@@ -142,8 +152,10 @@ class HDTreeModule(PairModule):
         contrastive_weight: float = 1.0,
         reconstruction_weight: float = 0.3,
         commitment_weight: float = 0.5,
+        diffusion_weight: float = 1.0,
         time_weight: float = 3.0,
         label_weight: float = 1.0,
+        kl_weight: float = 1.0,
     ) -> LossOutput:
         """Joint loss of a minibatch of pairs.
 
@@ -161,10 +173,14 @@ class HDTreeModule(PairModule):
             Weight of the negative log likelihood, in nats per feature.
         commitment_weight
             Weight of the share of the latents' scatter that the codebook leaves unexplained, once it exists.
+        diffusion_weight
+            Weight of the denoising loss, where the diffusion is trained jointly, once the codebook exists.
         time_weight
             Weight of the squared error of the time that the latent predicts, in standard deviations.
         label_weight
             Weight of the cross-entropy of the known labels, where the latent is trained to predict them.
+        kl_weight
+            Ignored: scvi-tools' measures of fit give it to any module, and this one has no prior.
         """
         z = inference_outputs["z"]
         x = tensors[REGISTRY_KEYS.X_KEY]
@@ -179,6 +195,8 @@ class HDTreeModule(PairModule):
             terms["map"] = soft_contrastive_loss(flat, flat_positive, nu=1.0, exaggeration=0.5)
         if "leaf" in inference_outputs:
             terms["commitment"] = commitment_weight * self.codebook.commitment(z, inference_outputs["leaf"])
+            if self.joint is not None:
+                terms["diffusion"] = diffusion_weight * self._diffusion_loss(tensors, z, inference_outputs["leaf"])
         if self.label_head is not None:
             terms["label"] = label_weight * self._label_loss(z, tensors[REGISTRY_KEYS.LABELS_KEY][:, 0].long())
         if self.time_head is not None:
@@ -189,6 +207,14 @@ class HDTreeModule(PairModule):
             n_obs_minibatch=z.shape[0],
             extra_metrics={name: value.detach() for name, value in terms.items() if name != "reconstruction"},
         )
+
+    def _diffusion_loss(self, tensors: dict[str, torch.Tensor], z: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
+        assert self.joint is not None
+        # held-out cells meet the same noise each time
+        generator = None if self.training else torch.Generator(z.device).manual_seed(0)
+        points = self._encoder_input(tensors)[0]
+        label = self.registered_labels(tensors)
+        return self.joint.path_loss(self.codebook, points, z, leaf, label, generator).mean()
 
     def _label_loss(self, z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         assert self.label_head is not None

@@ -289,6 +289,26 @@ class TreeCodebook(nn.Module):
         return ((slots + 1) >> up) - 1 == node
 
     @torch.no_grad()
+    def drop(self, node: int) -> None:
+        """Drop a node with all below it: its sibling takes their parent's place.
+
+        Parameters
+        ----------
+        node
+            Slot of the node, not the root.
+        """
+        parent, sibling = (node - 1) // 2, node + 1 if node % 2 else node - 1
+        slots = self.subtree(sibling).nonzero().squeeze(1)
+        below = heap_level(slots) - heap_level(torch.tensor(sibling))
+        # the same steps from the parent down
+        places = slots - ((sibling - parent) << below)
+        gone = self.subtree(parent)
+        for buffer in (self.codes, self.sums, self.counts, self.active, self.heights):
+            moved = buffer[slots].clone()
+            buffer[gone] = 0
+            buffer[places] = moved
+
+    @torch.no_grad()
     def set_leaves(self, z: torch.Tensor, leaf: torch.Tensor) -> None:
         """Set counts, codes and the soft width from latents (n, d) and their leaves (n,)."""
         self.counts.zero_().index_add_(0, leaf, torch.ones_like(z[:, 0], dtype=self.counts.dtype))

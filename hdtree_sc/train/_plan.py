@@ -155,7 +155,12 @@ class TreeTrainingPlan(PairPlan):
     min_cells
         Smallest number of training cells of a node.
     warmup
-        Share of the epochs after which the codebook is started on the latents.
+        Share of the epochs after which the codebook is started on the latents, if nothing structures it.
+    structure
+        Called with the latents (n, d) of training cells; gives the codebook a tree over them. Between the calls the
+        codes follow by their running means, and after the last one the tree stays.
+    structure_at
+        Shares of the epochs after which it is called.
     lr
         Peak learning rate.
     eps
@@ -175,6 +180,8 @@ class TreeTrainingPlan(PairPlan):
         max_leaves: int = 64,
         min_cells: int = 10,
         warmup: float = 0.7,
+        structure: Callable[[torch.Tensor], None] | None = None,
+        structure_at: Sequence[float] = (0.3, 0.5, 0.7, 0.85),
         lr: float = 2e-3,
         eps: float = 1e-8,
         weight_decay: float = 1e-4,
@@ -182,6 +189,7 @@ class TreeTrainingPlan(PairPlan):
         **kwargs: Any,
     ) -> None:
         super().__init__(module, lr=lr, eps=eps, weight_decay=weight_decay, **kwargs)
+        self.structure, self.structure_at = structure, tuple(structure_at)
         self.max_leaves = max_leaves
         self.min_cells = min_cells
         self.warmup = warmup
@@ -191,7 +199,10 @@ class TreeTrainingPlan(PairPlan):
         """Train mode, which scvi-tools leaves from the second ``train()`` on; start and mend the codebook."""
         super().on_train_epoch_start()
         codebook, last = self.module.codebook, self.trainer.max_epochs
-        if not bool(codebook.initialised):
+        if self.structure is not None:
+            if self.current_epoch in {round(share * last) for share in self.structure_at}:
+                self.structure(self._training_latents())
+        elif not bool(codebook.initialised):
             if self.current_epoch >= self.warmup * last:
                 codebook.initialise(
                     self._training_latents(),
