@@ -6,7 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hdtree_sc as ht
@@ -161,6 +161,7 @@ AWKWARD = st.text(alphabet="/|%->257C3EFa ", min_size=1, max_size=8)
 
 
 @given(AWKWARD, AWKWARD)
+@example(" ->", "2")
 def test_names_of_paths_read_back_and_have_no_slash(source, target):
     name = joined_name((source, target))
     assert "/" not in name

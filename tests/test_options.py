@@ -23,7 +23,7 @@ def sizes(model) -> tuple[int, int]:
 @pytest.fixture
 def many(monkeypatch):
     """Says that a hundred cells are many."""
-    monkeypatch.setattr(_hdtree, "MANY_CELLS", 100)
+    monkeypatch.setattr(_hdtree, "N_CELLS_LARGE", 100)
 
 
 def test_few_cells_have_a_small_encoder(cells):

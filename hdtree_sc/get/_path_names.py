@@ -34,8 +34,9 @@ def stored_name(path: str, paths: Container[str]) -> str | None:
     paths
         The stored paths, also those of version 0.1, whose keys have ``|`` for ``/``.
     """
-    parts = path.split(ARROW)
-    as_given = [joined_name([ARROW.join(parts[:i]), ARROW.join(parts[i:])]) for i in range(1, len(parts))]
+    # a name may hold the arrow, or end with a part of it
+    arrows = (i for i in range(len(path)) if path.startswith(ARROW, i))
+    as_given = [joined_name([path[:i], path[i + len(ARROW) :]]) for i in arrows]
     known = (name for name in (*as_given, path, path.replace("/", "|")) if name in paths)
     return next(known, None)
 

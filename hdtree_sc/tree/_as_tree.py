@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from hdtree_sc.tree._tree import Tree
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 def as_tree(tree: Tree | nx.DiGraph | str | None) -> Tree | None:
@@ -13,6 +16,8 @@ def as_tree(tree: Tree | nx.DiGraph | str | None) -> Tree | None:
         return tree
     if isinstance(tree, str):
         return Tree.from_newick(tree)
+    import networkx as nx  # slow to import, and hardly ever needed
+
     if isinstance(tree, nx.DiGraph):
         return Tree.from_networkx(tree)
     msg = f"tree: a hdtree_sc.Tree, newick or a networkx.DiGraph wanted, got {type(tree).__name__}."
