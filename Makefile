@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# lines that no test runs are counted: a sixth slower
+COVERAGE ?=
 # tests run in so many processes, a file of tests in one
 JOBS ?= 2
 TUTORIAL_ARGS ?=
@@ -21,8 +23,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 help:
 	@echo "make demo       train on the bundled C. elegans cells and write figures and a report to demo/"
-	@echo "make test       run the tests with coverage (PYTEST_ARGS=... for pytest, JOBS=2 processes)"
-	@echo "make test-fast  run the tests that train no model, without coverage, in a minute and a half"
+	@echo "make test       run the tests (PYTEST_ARGS=... for pytest, JOBS=2 processes, COVERAGE=1 with coverage, as CI does)"
+	@echo "make test-fast  run the tests that train no model, in a minute and a half"
 	@echo "make test-lineage  run the tests of hand-overs with CellRank, TreeData and pycea, in .venv-lineage"
 	@echo "make install    make $(VENV) and install the package"
 	@echo "make dev        the same with what tests, checks and documentation need"
@@ -64,7 +66,7 @@ demo: $(RUNTIME)
 	$(BIN)/python -m hdtree_sc.demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered) $(PYTEST_ARGS)
 
 test-fast: $(DEV)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow' $(PYTEST_ARGS)
