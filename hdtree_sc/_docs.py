@@ -39,6 +39,29 @@ TRAINS = {
     "validation_size": "Share of the cells validated on, the rest by default.",
     "shuffle_set_split": "Whether cells are shuffled before they are split.",
     "**trainer_kwargs": "Keyword arguments of :class:`scvi.train.Trainer`, with ``ckpt_path`` to resume from.",
+    "batch_size": (
+        "Cells in a minibatch, each with a neighbour; by default 256, less for fewer than 1,000 cells, up to 1,024\n"
+        "    for more than 16,000."
+    ),
+    "early_stopping": "Whether to stop when ``validation_loss`` no longer falls.",
+    "n_neighbors": "Expression neighbours from which a cell's positive is drawn; they never cross the split.",
+    "checkpoint_dir": (
+        "Folder of ``last.ckpt``, written every tenth epoch. After a crash, set the model up in the same way and\n"
+        '    call ``train(ckpt_path=".../last.ckpt")`` with the same arguments: on a CPU weights, tree and history\n'
+        "    are those of a training that was not stopped. Where the file cannot be written, as on a full disk, a\n"
+        "    warning says so and training goes on."
+    ),
+}
+SAMPLES = {
+    "n_steps": "Network calls per cell.",
+    "seed": "Seed.",
+    "keep_mean": "Whether to keep expected expression, which is dense.",
+    "batch_size": "Cells at a time.",
+}
+FILES = {
+    "dir_path": "Folder that ``save`` wrote.",
+    "prefix": "What the names of the files begin with.",
+    "trust": "See :meth:`load`.",
 }
 
 
@@ -56,7 +79,7 @@ def shared_params(shared: Mapping[str, str]) -> Callable[[Function], Function]:
             return function
         doc = inspect.cleandoc(function.__doc__)
         if HEADER not in doc:  # all are shared
-            doc = re.sub(r"\n\n(?=\S.*\n---|\Z)", rf"\n\n{HEADER}\n\n", doc + "\n\n", count=1).rstrip()
+            doc = re.sub(r"\n\n(?=\S.*\n---|\Z)", rf"\n\n{HEADER}\n\n", doc + "\n\n", count=1).rstrip() + "\n"
         before, after = doc.split(HEADER)
         own, blank, after = after.partition("\n\n")
         entries = {names: f"{names}\n    {text}" for names, text in shared.items()}

@@ -15,6 +15,7 @@ from scvi.data._download import _download
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin
 
+from hdtree_sc._docs import FILES, shared_params
 from hdtree_sc.data import (
     CellManager,
     CellReader,
@@ -310,6 +311,7 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
 
     # ---------------------------------------------------------------- files
 
+    @shared_params(FILES)
     def save(
         self,
         dir_path: str | Path,
@@ -328,8 +330,6 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
         ----------
         dir_path
             The folder.
-        prefix
-            What the names of the files begin with.
         overwrite
             Whether the folder may exist; what was saved in it before is replaced.
         save_anndata
@@ -376,6 +376,7 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
                 raise ValueError(msg) from error
 
     @classmethod
+    @shared_params(FILES)
     def load(
         cls,
         dir_path: str | Path,
@@ -394,8 +395,6 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
 
         Parameters
         ----------
-        dir_path
-            Folder that ``save`` wrote.
         adata
             The cells it was trained on, in any order. They are registered with the model; where genes are in another
             order or there are more of them, a copy with the model's genes is. ``build_tree`` and ``train_diffusion``
@@ -405,8 +404,6 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
             Lightning accelerator.
         device
             Device of the accelerator.
-        prefix
-            What the names of the files begin with.
         backup_url
             Address to fetch the model file from if the folder has none.
         allowed_classes_names_list
@@ -462,33 +459,15 @@ class CellModel(RNASeqMixin, UnsupervisedTrainingMixin, BaseModelClass):
         return model
 
     @staticmethod
+    @shared_params(FILES)
     def load_registry(dir_path: str | Path, prefix: str | None = None, *, trust: bool = False) -> dict[str, Any]:
-        """The registry of the cells that a saved model was set up with.
-
-        Parameters
-        ----------
-        dir_path
-            Folder that ``save`` wrote.
-        prefix
-            What the names of the files begin with.
-        trust
-            See :meth:`load`.
-        """
+        """The registry of the cells that a saved model was set up with."""
         return read_model(Path(dir_path) / f"{prefix or ''}{MODEL_FILE}", trust=trust).registry
 
     @staticmethod
+    @shared_params(FILES)
     def view_setup_args(dir_path: str | Path, prefix: str | None = None, *, trust: bool = False) -> None:
-        """Print the arguments of ``setup_anndata`` of a saved model.
-
-        Parameters
-        ----------
-        dir_path
-            Folder that ``save`` wrote.
-        prefix
-            What the names of the files begin with.
-        trust
-            See :meth:`load`.
-        """
+        """Print the arguments of ``setup_anndata`` of a saved model."""
         AnnDataManager.view_setup_method_args(CellModel.load_registry(dir_path, prefix, trust=trust))
 
     @classmethod

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hdtree_sc._docs import TRAINS, shared_params
+from hdtree_sc._docs import SAMPLES, TRAINS, shared_params
 from hdtree_sc._errors import listing, whole_number
 from hdtree_sc.data import finite_number, whole_numbers
 from hdtree_sc.diffusion import METHODS
@@ -137,8 +137,8 @@ class GenerativeTreeModel(TreeModel):
         batch_size
             Cells in a minibatch.
         space
-            ``"latent"``, or ``"expression"``: the principal components that the encoder reads, as the paper has it,
-            turned back to expression without a network.
+            ``"latent"``, or the principal components that the encoder reads, as the paper has it: turned back to
+            expression without a network (``"expression"``), or by encoder and decoder (``"input"``).
         gate
             When a node of the path is visible: ``"soft"`` or ``"step"``, where the noise is below the branch point that
             it comes from, so that siblings share all that happens above; ``"none"``, always.
@@ -226,6 +226,7 @@ class GenerativeTreeModel(TreeModel):
     # ---------------------------------------------------------------- cells
 
     @torch.inference_mode()
+    @shared_params(SAMPLES)
     def generate(
         self,
         n_cells: int,
@@ -258,8 +259,6 @@ class GenerativeTreeModel(TreeModel):
             Batch as which cells are decoded; by default each has the one of the cell that its library size is from.
         library
             Library size, one for all cells or one for each; drawn from real cells by default.
-        n_steps
-            Network calls per cell.
         seed
             Seed; the same gives the same cells on the same device. By default torch's random numbers go on.
         method
@@ -267,10 +266,6 @@ class GenerativeTreeModel(TreeModel):
         guidance
             Weight of node and label against no condition; above 1 cells are more typical and less diverse. By default
             1, and 1.5 of :class:`BranchedDiffusion`.
-        keep_mean
-            Whether to keep expected expression, which is dense.
-        batch_size
-            Cells at a time.
 
         Returns
         -------
@@ -321,6 +316,7 @@ class GenerativeTreeModel(TreeModel):
         )  # fmt: skip
 
     @torch.inference_mode()
+    @shared_params(SAMPLES)
     def reconstruct(
         self,
         adata: AnnData | None = None,
@@ -343,20 +339,12 @@ class GenerativeTreeModel(TreeModel):
         ----------
         adata
             Cells; the training data by default.
-        n_steps
-            Network calls per cell.
-        seed
-            Seed.
         indices
             Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         noise_level
             Noise ``-log SNR`` put on the latent to begin from; by default nothing of it is left.
         method
             See :meth:`generate`.
-        keep_mean
-            Whether to keep expected expression, which is dense.
-        batch_size
-            Cells at a time.
 
         Returns
         -------
@@ -391,6 +379,7 @@ class GenerativeTreeModel(TreeModel):
         )
 
     @torch.inference_mode()
+    @shared_params(SAMPLES)
     def transmute(
         self,
         adata: AnnData | None = None,
@@ -436,8 +425,6 @@ class GenerativeTreeModel(TreeModel):
             Network calls of a whole run from noise to data.
         n_draws
             Counterparts of each cell.
-        seed
-            Seed.
         align
             Whether cells move by the difference of the means of target and source, at the noise at which they turn.
         noise_level
@@ -448,8 +435,6 @@ class GenerativeTreeModel(TreeModel):
             Weight of the target against no condition; by default as in :meth:`generate`.
         keep_mean
             Whether to keep expected expression before and after, which is dense.
-        batch_size
-            Cells at a time.
 
         Returns
         -------
@@ -528,6 +513,7 @@ class GenerativeTreeModel(TreeModel):
         )  # fmt: skip
 
     @torch.inference_mode()
+    @shared_params(SAMPLES)
     def hybrids(
         self,
         a: str | float,
@@ -552,17 +538,11 @@ class GenerativeTreeModel(TreeModel):
             Two labels, or two nodes of which neither contains the other.
         n_cells
             Number of hybrids.
-        seed
-            Seed.
         between
             What the hybrid is: ``"midpoint"``, halfway between its two completions in the space of the diffusion, or
             ``"condition"``, what the shared condition makes of the same noise, which mostly falls to one side.
         n_steps
             Network calls of a whole run.
-        keep_mean
-            Whether to keep expected expression, which is dense.
-        batch_size
-            Cells at a time.
 
         Returns
         -------

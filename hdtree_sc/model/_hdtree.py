@@ -227,18 +227,6 @@ class HDTree(GenerativeTreeModel):
         ----------
         max_epochs
             Passes over the training cells; by default about 800 steps, at least 30 and at most 400 passes.
-        batch_size
-            Cells in a minibatch, each with a neighbour; by default 256, less for fewer than 1,000 cells, up to 1,024
-            for more than 16,000.
-        early_stopping
-            Whether to stop when ``validation_loss`` no longer falls.
-        n_neighbors
-            Expression neighbours from which a cell's positive is drawn; they never cross the split.
-        checkpoint_dir
-            Folder of ``last.ckpt``, written every tenth epoch. After a crash, set the model up in the same way and call
-            ``train(ckpt_path=".../last.ckpt")`` with the same arguments: on a CPU weights, tree and history are those
-            of a training that was not stopped. Where the file cannot be written, as on a full disk, a warning says so
-            and training goes on.
         datasplitter_kwargs
             Keyword arguments of the splitter, among them ``decoded_share`` (of each minibatch, 0.25 by default) and
             ``resident`` (whether expression stays on the device).
@@ -378,10 +366,10 @@ class HDTree(GenerativeTreeModel):
     def _hand_over(self) -> None:
         """The generator that training learned jointly, over the nodes of the tree as it is."""
         fit = JointFit(self.module, self._places(), seed=self._seed())
-        cells = self._learned_cells("expression", fit.places)
+        cells = self._learned_cells("input", fit.places)
         params = fit.params(cells["points"].shape[1], {"gate": "none"})
-        diffusion, pool = fit.begun(params, cells, self._split.train, "expression")
-        self._keep_generator(diffusion, pool, params, "expression")
+        diffusion, pool = fit.begun(params, cells, self._split.train, "input")
+        self._keep_generator(diffusion, pool, params, "input")
 
     get_reconstruction_error = with_rows(VAEMixin.get_reconstruction_error)
 

@@ -208,21 +208,9 @@ class TreeVAE(LatentTreeModel):
             Passes over the training cells; by default about 1,200 steps, at least 40 and at most 400 passes.
         validation_size
             Share of the cells validated on, the rest by default. Splits are scored on them.
-        batch_size
-            Cells in a minibatch, each with a neighbour; by default 256, less for fewer than 1,000 cells, up to 1,024
-            for more than 16,000.
-        early_stopping
-            Whether to stop when ``validation_loss`` no longer falls.
-        n_neighbors
-            Expression neighbours from which a cell's positive is drawn; they never cross the split.
         split_rule
             ``"gain"``: the split by which held-out cells gain most comes first, and growing ends when none gains.
             ``"largest"``: the largest leaf is split first until there are ``max_leaves``, as published.
-        checkpoint_dir
-            Folder of ``last.ckpt``, written every tenth epoch. After a crash, set the model up in the same way and call
-            ``train(ckpt_path=".../last.ckpt")`` with the same arguments: on a CPU weights, tree and history are those
-            of a training that was not stopped. Where the file cannot be written, as on a full disk, a warning says so
-            and training goes on.
         datasplitter_kwargs
             Keyword arguments of the splitter, among them ``decoded_share`` (of each minibatch, 0.5 by default).
         plan_kwargs
@@ -352,7 +340,7 @@ class TreeVAE(LatentTreeModel):
         if condition not in TREE_CONDITIONS:
             msg = f"condition: {condition!r} is none of {listing(TREE_CONDITIONS)}."
             raise ValueError(msg)
-        if kwargs.get("space") == "expression" and self.module.image_shape is not None:
+        if kwargs.get("space", "latent") != "latent" and self.module.image_shape is not None:
             msg = "space: this model reads pixels and no components; make it with image_shape=None, or keep 'latent'."
             raise ValueError(msg)
         self._condition = condition

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hdtree_sc.module._cell_module import CellModule
 
-Space = Literal["latent", "expression"]
+Space = Literal["latent", "expression", "input"]
 
 
 class LatentSpace:
@@ -94,4 +94,21 @@ class ExpressionSpace:
         return SparseNegativeBinomial(mu=library * shares, theta=spread, scale=shares)
 
 
-SPACES = {space.name: space for space in (LatentSpace, ExpressionSpace)}
+class InputSpace(ExpressionSpace):
+    """The same components; cells are made of them by encoder and decoder, which know what components leave out."""
+
+    name: Space = "input"
+
+    @staticmethod
+    def expression(
+        module: CellModule,
+        points: torch.Tensor,
+        covariates: torch.Tensor,
+        library: torch.Tensor,
+        node: torch.Tensor | None = None,
+    ) -> Distribution:
+        """Likelihood of the expression of points."""
+        return module.generative(module.latent_of(points, covariates), covariates, library, node=node)["px"]
+
+
+SPACES = {space.name: space for space in (LatentSpace, ExpressionSpace, InputSpace)}
