@@ -45,6 +45,14 @@ class Figure:
 
 FIGURES = (
     Figure(
+        "lineage_tree",
+        "The lineage, from progenitors on the left to neurons on the right",
+        "The lineage. Cells stand at their pseudotime, beside the branch that they are on; branches are as wide as "
+        "they have cells. Root, forks and ends are pies of the annotated types there, and ends are named by the most "
+        "frequent one. Numbers say in how many of 100 bootstrap replicates a branch comes from where it is drawn.",
+        lambda adata, _: ht.pl.lineage_tree(adata, title="Lineage", show=False),
+    ),
+    Figure(
         "tree_cell_type",
         "The tree with pies of cell types at its nodes",
         "The tree. A node is as large as it has cells, and its pie shows their annotated types; a leaf is named by its "
@@ -90,14 +98,6 @@ FIGURES = (
         "Pseudotime against embryo time",
         "Pseudotime against embryo time, over all cells.",
         lambda adata, _: ht.pl.pseudotime(adata, time_key="time", show=False),
-    ),
-    Figure(
-        "lineage_tree",
-        "The lineage, from progenitors on the left to neurons on the right",
-        "The lineage. Cells stand at their pseudotime, beside the branch that they are on; branches are as wide as "
-        "they have cells. Root, forks and ends are pies of the annotated types there, and ends are named by the most "
-        "frequent one. Numbers say in how many of 100 bootstrap replicates a branch comes from where it is drawn.",
-        lambda adata, _: ht.pl.lineage_tree(adata, title="Lineage", show=False),
     ),
     Figure(
         "lineage_path",
