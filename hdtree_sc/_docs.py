@@ -87,7 +87,7 @@ def shared_params(shared: Mapping[str, str]) -> Callable[[Function], Function]:
         entries |= {entry.split("\n")[0]: entry for entry in re.split(r"\n(?=\S)", own)}
         entry_of = {name.lstrip("*"): entry for names, entry in entries.items() for name in names.split(", ")}
         wanted = dict.fromkeys(entry_of[name] for name in inspect.signature(function).parameters if name in entry_of)
-        function.__doc__ = before + HEADER + "\n".join(wanted) + blank + after
+        function.__doc__ = (before + HEADER + "\n".join(wanted) + blank + after).rstrip()
         return function
 
     return completed

@@ -55,7 +55,7 @@ def test_a_file_says_the_sizes_and_other_cells_do_not_change_them(cells, many, m
 def test_defaults_are_those_of_the_documentation(cells):
     default = {name: value.default for name, value in inspect.signature(ht.HDTree).parameters.items()}
     assert default["dropout_rate"] == 0
-    assert default["tree_builder"] == "information"
+    assert default["tree_builder"] is None
     assert default["use_labels"] is False
     assert default["n_hidden"] is default["n_layers"] is None
     assert (_hdtree.N_CELLS_LARGE, default["n_latent"], default["tree_depth"]) == (16_000, 24, 10)
@@ -64,6 +64,9 @@ def test_defaults_are_those_of_the_documentation(cells):
     assert "by default 2, and 3 from 16,000 cells on" in documented
     ht.HDTree.setup_anndata(cells)
     model = ht.HDTree(cells)
+    assert model.init_params_["non_kwargs"]["tree_builder"] == "information"
+    joint = ht.HDTree(cells, joint_diffusion=True)
+    assert joint.init_params_["non_kwargs"]["tree_builder"] == "codebook"
     assert not [layer for layer in model.module.modules() if isinstance(layer, nn.Dropout) and layer.p > 0]
 
 
