@@ -84,13 +84,13 @@ def build_tree(
         _keep_own_tree(codebook, z, min_cells)
         _calibrate(codebook, z[rows], neighbors)
         return
-    if builder == "codebook":
-        if not bool(codebook.initialised) or bool(codebook.greedy):
-            structure_codebook(codebook, latent, max_leaves=max_leaves, min_cells=min_cells, seed=seed)
-        _drop_small_leaves(codebook, z, max_leaves=max_leaves, min_cells=min_cells)
+    options = {"max_leaves": max_leaves, "min_cells": min_cells, "seed": seed}
+    if builder != "codebook":
+        _agglomerate(codebook, z, neighbors, rows, builder=builder, **options)
     else:
-        options = {"max_leaves": max_leaves, "min_cells": min_cells, "seed": seed}
-        _agglomerate(codebook, latent, neighbors, rows, builder=builder, **options)
+        if not bool(codebook.initialised) or bool(codebook.greedy):
+            _agglomerate(codebook, z, neighbors, rows, builder="information", **options)
+        _drop_small_leaves(codebook, z, max_leaves=max_leaves, min_cells=min_cells)
     if held_out is not None:
         prune_unsupported(codebook, z, torch.from_numpy(held_out[0]).to(z), held_out[1])
     _calibrate(codebook, z[rows], neighbors)
@@ -117,7 +117,7 @@ def structure_codebook(
     rows = spread_rows(len(latent), LINK_CELLS)
     neighbors, _ = nearest_neighbors(latent[rows], n_neighbors, seed=seed)
     options = {"max_leaves": max_leaves, "min_cells": min_cells, "seed": seed}
-    _agglomerate(codebook, latent, neighbors, rows, builder="information", **options)
+    _agglomerate(codebook, _on_device(codebook, latent), neighbors, rows, builder="information", **options)
 
 
 def _on_device(codebook: TreeCodebook, latent: NDArray[np.float32]) -> torch.Tensor:
@@ -126,7 +126,7 @@ def _on_device(codebook: TreeCodebook, latent: NDArray[np.float32]) -> torch.Ten
 
 def _agglomerate(
     codebook: TreeCodebook,
-    latent: NDArray[np.float32],
+    z: torch.Tensor,
     neighbors: NDArray[np.integer],
     rows: NDArray[np.integer],
     *,
@@ -136,6 +136,7 @@ def _agglomerate(
     seed: int,
 ) -> None:
     """Settle micro-codes by k-means, merge them bottom-up and write the tree."""
+    latent = z.cpu().numpy()
     # started afresh: from the bisection's codes the micro-codes keep its cuts, and seeds differ more
     n_codes = min(max_leaves, max(len(latent) // 10, 2), len(latent))
     found = KMeans(n_codes, n_init=1, max_iter=50, random_state=seed).fit(latent).labels_
@@ -143,7 +144,6 @@ def _agglomerate(
     group = np.unique(found, return_inverse=True)[1]
     linkage, group = _merge(latent, group, neighbors, rows, builder=builder, min_cells=min_cells)
     leaf, heights = heap_layout(linkage, codebook.depth, np.bincount(group))
-    z = _on_device(codebook, latent)
     _write(codebook, z, torch.from_numpy(leaf[group]).to(z.device), heights)
 
 

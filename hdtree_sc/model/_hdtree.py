@@ -371,8 +371,6 @@ class HDTree(GenerativeTreeModel):
         diffusion, pool = fit.begun(params, cells, self._split.train, "input")
         self._keep_generator(diffusion, pool, params, "input")
 
-    get_reconstruction_error = with_rows(VAEMixin.get_reconstruction_error)
-
     def _held_out(self) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
         """Latents of validation cells and the training cells nearest to each in expression."""
         rows = self._split.held_out[:HELD_OUT_CELLS]
@@ -396,6 +394,8 @@ class HDTree(GenerativeTreeModel):
         children of a node part.
         """
         return super().get_tree()
+
+    get_reconstruction_error = with_rows(VAEMixin.get_reconstruction_error)
 
     @torch.inference_mode()
     @shared_params(READS)

@@ -108,7 +108,8 @@ class InputSpace(ExpressionSpace):
         node: torch.Tensor | None = None,
     ) -> Distribution:
         """Likelihood of the expression of points."""
-        return module.generative(module.latent_of(points, covariates), covariates, library, node=node)["px"]
+        latent = ExpressionSpace.latent(module, points, covariates)
+        return LatentSpace.expression(module, latent, covariates, library, node)
 
 
 SPACES = {space.name: space for space in (LatentSpace, ExpressionSpace, InputSpace)}
