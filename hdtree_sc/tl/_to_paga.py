@@ -25,9 +25,10 @@ WEAKEST = 0.01
 def to_paga(adata: AnnData, key: str = "hdtree", *, groupby: str | None = None, copy: bool = False) -> AnnData | None:
     """Write the graph between leaves as scanpy's PAGA, so that ``sc.pl.paga`` draws it.
 
-    scanpy lays its nodes out with igraph, which it does not install: ``pip install igraph``.
     Groups are joined where :func:`hdtree_sc.tl.lineage_graph` joined them. An edge is as strong as in PAGA (Wolf et
     al., 2019): links between the cells of two groups over those expected of groups of their size, at most 1.
+
+    scanpy lays its nodes out with igraph, which it does not install: ``pip install igraph``.
 
     Parameters
     ----------
