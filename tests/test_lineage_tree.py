@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 
 import hdtree_sc as ht
 from hdtree_sc.graph._backbone import backbone
-from hdtree_sc.graph._order import consensus_order, order_from
+from hdtree_sc.graph._order import consensus_order, links_of_starts, order_from
 
 N_LEAVES = 40
 
@@ -233,6 +233,27 @@ class TestOrder:
         starts, part = np.array([0]), np.zeros(n, dtype=int)
         assert spearmanr(order_from(graph, strength, starts, part), place)[0] < 0.6
         assert spearmanr(consensus_order(graph, strength, groups, starts, part), place)[0] > 0.97
+
+    def test_early_cells_of_another_group_are_not_reached_through_late_ones_only(self):
+        """A ring of cells whose two ends, both early, are neighbours in space and not in the graph."""
+        n = 300
+        place = np.linspace(0, 1, n)
+        points = np.column_stack([np.cos(2 * np.pi * place), np.sin(2 * np.pi * place)])
+        apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
+        near = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= 8
+        np.fill_diagonal(near, val=False)
+        graph = sparse.csr_matrix(np.where(near, apart, 0.0))
+        strength, groups = graph.astype(bool).astype(float), [np.zeros(n, dtype=int)]
+        starts, part = np.array([0]), np.zeros(n, dtype=int)
+        ends, middle = np.arange(n - 20, n), np.arange(n // 2 - 20, n // 2 + 20)
+        without = consensus_order(graph, strength, groups, starts, part)
+        assert without[ends].min() > without[middle].max()
+        order = consensus_order(graph, strength, groups, starts, part, links_of_starts(points, starts, part, 15))
+        assert order[ends].max() < order[middle].min()
+
+    def test_a_start_is_linked_within_its_part(self):
+        links = links_of_starts(np.arange(6.0)[:, None], np.array([0, 3]), np.array([0, 0, 0, 1, 1, 1]), 9)
+        assert sorted(zip(*links.nonzero(), strict=True)) == [(0, 1), (0, 2), (3, 4), (3, 5)]
 
     @pytest.mark.parametrize("method", ["consensus", "geodesic", "distance"])
     def test_each_method_is_an_order_from_the_root(self, annotated, method):

@@ -17,7 +17,7 @@ from hdtree_sc.graph._components import on_bridge, parts_of, without_bridges
 from hdtree_sc.graph._edge_positions import edge_positions
 from hdtree_sc.graph._neighbors import medoid, nearest_neighbors, spread_rows
 from hdtree_sc.graph._node_graph import MIN_LINKS, are_near, node_graph
-from hdtree_sc.graph._order import consensus_order, finished, order_along, order_from, smoothed, within
+from hdtree_sc.graph._order import consensus_order, finished, links_of_starts, order_along, order_from, smoothed, within
 from hdtree_sc.graph._order_bootstrap import Interval, bootstrap
 from hdtree_sc.graph._prune import MIN_AGREEMENT, natural_cut
 from hdtree_sc.graph._spurious_edges import natural_groups, over_expected, without_spurious_edges
@@ -57,6 +57,7 @@ __all__ = [
     "information_linkage",
     "joined_cells",
     "link_counts",
+    "links_of_starts",
     "link_linkage",
     "medoid",
     "natural_cut",

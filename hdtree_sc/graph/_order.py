@@ -60,13 +60,15 @@ def consensus_order(
     groupings: Sequence[NDArray[np.integer]],
     starts: NDArray[np.integer],
     part: NDArray[np.integer],
+    first_links: sparse.csr_matrix | None = None,
 ) -> NDArray[np.float64]:
     """Pseudotime in [0, 1] that rests on many ways: the median over graphs from which links were taken.
 
     A shortest way trusts the weakest link: a handful of cells between two branches make a short cut for all that lies
     behind them. In each replicate links go between groups of cells that are hardly linked, at one of several
     resolutions, since one grouping may cut what another keeps; and of all edges a random half stays, which a way that
-    many links support survives and one that few do does not.
+    many links support survives and one that few do does not. The first links of all ways stay in every replicate:
+    where early cells are in several groups, the others would be reached through late cells only.
 
     Parameters
     ----------
@@ -80,6 +82,8 @@ def consensus_order(
         Row of the cell that each part starts from, (n_parts,).
     part
         Part of each cell, (n,).
+    first_links
+        Edge lengths from the starts to the cells nearest to them, (n, n), see :func:`links_of_starts`.
     """
     # the same edges at every call: an order is no sample
     rng = np.random.default_rng(0)
@@ -91,6 +95,8 @@ def consensus_order(
             graph = sparse.csr_matrix(
                 (edges.data[kept], (edges.row[kept], edges.col[kept])), shape=edges.shape, dtype=float
             )
+            if first_links is not None:
+                graph = graph.maximum(first_links)
             way = dijkstra(graph, directed=False, indices=starts, min_only=True)
             reached = np.isfinite(way)
             # fewer edges make all ways longer
@@ -99,6 +105,34 @@ def consensus_order(
     never = np.isnan(all_ways).all(0)
     all_ways[:, never] = np.inf
     return finished(np.nanmedian(all_ways, axis=0), connectivities, starts, part)
+
+
+def links_of_starts(
+    points: NDArray[np.floating], starts: NDArray[np.integer], part: NDArray[np.integer], n_neighbors: int
+) -> sparse.csr_matrix:
+    """Straight lengths from each start to the cells of its part that are nearest to it, (n, n).
+
+    Parameters
+    ----------
+    points
+        Positions of the cells, in which edges are measured, (n, p).
+    starts
+        Row of the cell that each part starts from, (n_parts,).
+    part
+        Part of each cell, (n,).
+    n_neighbors
+        Number of cells that each start is joined to.
+    """
+    rows, columns, lengths = [], [], []
+    for number, start in enumerate(starts):
+        others = np.flatnonzero((part == number) & (np.arange(len(part)) != start))
+        apart = np.linalg.norm(points[others] - points[start], axis=1)
+        nearest = np.argsort(apart, kind="stable")[:n_neighbors]
+        rows.append(np.full(len(nearest), start))
+        columns.append(others[nearest])
+        lengths.append(np.maximum(apart[nearest], 1e-12))
+    place = np.concatenate(rows), np.concatenate(columns)
+    return sparse.csr_matrix((np.concatenate(lengths).astype(float), place), shape=(len(part), len(part)))
 
 
 def order_along(

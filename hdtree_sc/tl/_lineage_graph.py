@@ -119,11 +119,9 @@ def lineage_graph(
 
     position = node_of_cells(adata, shape, key=key)
     neighbors, _ = nearest_neighbors(plain, n_neighbors, seed=seed)
-    points, near = expression, neighbors
+    points, near = measured_positions(adata, keys), neighbors
     if keys.time in adata.obs:
-        time = adata.obs[keys.time].to_numpy(float)
-        points = with_time(expression, time)
-        near, _ = nearest_neighbors(with_time(plain, time), n_neighbors, seed=seed)
+        near, _ = nearest_neighbors(with_time(plain, adata.obs[keys.time].to_numpy(float)), n_neighbors, seed=seed)
     latent_near, latent_apart = nearest_neighbors(latent, near.shape[1], seed=seed)
     joined = trusted = joined_cells(near, latent_near)
     if min_connectivity > 0:
@@ -160,6 +158,20 @@ def expression_of(adata: AnnData, keys: Keys) -> tuple[NDArray[np.floating], NDA
     """
     standardised = np.asarray(require_obsm(adata, keys.pca if keys.pca in adata.obsm else keys.latent, RUN))
     return np.asarray(adata.obsm.get(keys.plain_pca, standardised)), standardised
+
+
+def measured_positions(adata: AnnData, keys: Keys) -> NDArray[np.floating]:
+    """Positions in which the cell graph measures its edges: expression, and the predicted time if there is one.
+
+    Parameters
+    ----------
+    adata
+        Cells on a tree.
+    keys
+        Names of its fields.
+    """
+    expression = expression_of(adata, keys)[1]
+    return with_time(expression, adata.obs[keys.time].to_numpy(float)) if keys.time in adata.obs else expression
 
 
 def with_time(expression: NDArray[np.floating], time: NDArray[np.floating]) -> NDArray[np.float32]:

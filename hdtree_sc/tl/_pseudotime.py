@@ -15,13 +15,14 @@ from hdtree_sc.graph import (
     bootstrap,
     consensus_order,
     finished,
+    links_of_starts,
     medoid,
     order_from,
     parts_of,
     within,
     without_bridges,
 )
-from hdtree_sc.tl._lineage_graph import expression_of
+from hdtree_sc.tl._lineage_graph import measured_positions, stored_neighbors
 from hdtree_sc.tl._parts import bridges_of, starts_of
 from hdtree_sc.tl._root import start_cells
 from hdtree_sc.tree import Tree, node_of_cells, subtree_sums
@@ -57,7 +58,8 @@ def pseudotime(
     Ways run over the cell graph of :func:`lineage_graph`, are as long as expression says, and are averaged over
     neighbours in the latent: expression carries the order between types, the latent that within one. A shortest way
     trusts the weakest link, so that by default the order is the median over many graphs: between groups of cells that
-    are hardly linked links go, at several resolutions of the tree, and of all others a random half stays.
+    are hardly linked links go, at several resolutions of the tree, and of all others a random half stays. Those from
+    the root to its nearest cells always stay.
 
     Parameters
     ----------
@@ -84,7 +86,8 @@ def pseudotime(
         the cell at which the way from the root enters them.
     method
         ``"consensus"``: the median described above. ``"geodesic"``: the one shortest way over the links that
-        :func:`lineage_graph` trusts. ``"distance"``: the straight distance in expression.
+        :func:`lineage_graph` trusts. ``"distance"``: the straight distance in expression (and in predicted
+        time, for a model with ``time_key``).
     copy
         Whether to annotate and return a copy.
 
@@ -173,14 +176,13 @@ def pseudotime(
         )
         bridges = bridges[:0]
     if method == "consensus":
-        time = consensus_order(links, connectivities, resolutions(shape, leaf), starts, of_order)
+        first = links_of_starts(measured_positions(adata, keys), starts, of_order, stored_neighbors(adata, keys))
+        time = consensus_order(links, connectivities, resolutions(shape, leaf), starts, of_order, first)
     elif method == "geodesic":
         time = order_from(distances, connectivities, starts, of_order)
     else:
-        expression = expression_of(adata, keys)[1]
-        time = finished(
-            np.linalg.norm(expression - expression[starts][of_order], axis=1), connectivities, starts, of_order
-        )
+        points = measured_positions(adata, keys)
+        time = finished(np.linalg.norm(points - points[starts][of_order], axis=1), connectivities, starts, of_order)
     interval = None
     if n_boot:
         interval = bootstrap(

@@ -200,7 +200,7 @@ class TreeTrainingPlan(PairPlan):
         super().on_train_epoch_start()
         codebook, last = self.module.codebook, self.trainer.max_epochs
         if self.structure is not None:
-            if self.current_epoch in {round(share * last) for share in self.structure_at}:
+            if self.current_epoch in {int(share * last) for share in self.structure_at}:
                 self.structure(self._training_latents())
         elif not bool(codebook.initialised):
             if self.current_epoch >= self.warmup * last:
