@@ -45,7 +45,7 @@ class TestJointTraining:
         loss = joint.history["diffusion_train"].dropna()["diffusion_train"].astype(float)
         assert loss.iloc[-1] < 0.97 * loss.iloc[0]
         # it begins when the codebook does
-        assert loss.index[0] == round(0.3 * 30)
+        assert loss.index[0] == int(0.3 * 30)
 
     def test_cells_are_generated_without_a_second_training(self, joint):
         labels = joint.adata.obs["cell_type"].value_counts()
@@ -58,10 +58,9 @@ class TestJointTraining:
 
     def test_cells_of_a_leaf_fall_into_it_more_often_than_by_chance(self, joint):
         tree = joint.get_tree()
-        size = tree.to_frame().loc[list(tree.leaves), "n_cells"]
-        leaf = size.idxmax()
-        cells = joint.generate(100, node=leaf, n_steps=20, seed=0)
-        assert (cells.obs["hdtree_leaf"] == leaf).mean() > 3 * size.max() / size.sum()
+        share = tree.to_frame().loc[list(tree.leaves), "n_cells"].astype(int).nlargest(4) / tree.n_cells[0]
+        found = [joint.generate(50, node=leaf, n_steps=20, seed=0).obs["hdtree_leaf"] == leaf for leaf in share.index]
+        assert np.mean(found) > 2 * share.mean()
 
     def test_saved_and_loaded_it_generates_the_same(self, joint, tmp_path):
         joint.save(str(tmp_path / "model"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ from hdtree_sc.graph import (
 from hdtree_sc.growth._split_support import prune_unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from hdtree_sc.nn import TreeCodebook
@@ -31,6 +34,8 @@ BUILDERS: tuple[str, ...] = ("information", "codebook", "links", "ward", "bisect
 
 LINK_CELLS = 20_000
 """Links between groups are counted on at most this many cells."""
+SETTLING_STEPS = 50
+"""Most steps in which codes follow the cells that are nearest to them, at the end of the training."""
 
 
 def build_tree(
@@ -84,15 +89,18 @@ def build_tree(
         _keep_own_tree(codebook, z, min_cells)
         _calibrate(codebook, z[rows], neighbors)
         return
-    options = {"max_leaves": max_leaves, "min_cells": min_cells, "seed": seed}
-    if builder != "codebook":
-        _agglomerate(codebook, z, neighbors, rows, builder=builder, **options)
-    else:
-        if not bool(codebook.initialised) or bool(codebook.greedy):
-            _agglomerate(codebook, z, neighbors, rows, builder="information", **options)
-        _drop_small_leaves(codebook, z, max_leaves=max_leaves, min_cells=min_cells)
+    if builder != "codebook" or not bool(codebook.initialised) or bool(codebook.greedy):
+        method = "information" if builder == "codebook" else builder
+        _agglomerate(
+            codebook, z, neighbors, rows, builder=method, max_leaves=max_leaves, min_cells=min_cells, seed=seed
+        )
+    prune = None
     if held_out is not None:
-        prune_unsupported(codebook, z, torch.from_numpy(held_out[0]).to(z), held_out[1])
+        prune = partial(prune_unsupported, codebook, z, _on_device(codebook, held_out[0]), held_out[1])
+    if builder == "codebook":
+        _finish_codes(codebook, z, prune, max_leaves=max_leaves, min_cells=min_cells)
+    elif prune is not None:
+        prune()
     _calibrate(codebook, z[rows], neighbors)
 
 
@@ -145,6 +153,27 @@ def _agglomerate(
     linkage, group = _merge(latent, group, neighbors, rows, builder=builder, min_cells=min_cells)
     leaf, heights = heap_layout(linkage, codebook.depth, np.bincount(group))
     _write(codebook, z, torch.from_numpy(leaf[group]).to(z.device), heights)
+
+
+def _finish_codes(
+    codebook: TreeCodebook, z: torch.Tensor, prune: Callable[[], None] | None, *, max_leaves: int, min_cells: int
+) -> None:
+    """Drop leaves and let the others' codes be the means of their cells until nothing changes.
+
+    The same tree then comes out when it is built another time.
+    """
+    n_leaves = 0
+    while int(codebook.is_leaf().sum()) != n_leaves:
+        n_leaves = int(codebook.is_leaf().sum())
+        _drop_small_leaves(codebook, z, max_leaves=max_leaves, min_cells=min_cells)
+        leaf = codebook.assign(z)
+        for _ in range(SETTLING_STEPS):
+            codebook.set_leaves(z, leaf)
+            before, leaf = leaf, codebook.assign(z)
+            if bool((leaf == before).all()):
+                break
+        if prune is not None:
+            prune()
 
 
 def _drop_small_leaves(codebook: TreeCodebook, z: torch.Tensor, *, max_leaves: int, min_cells: int) -> None:
