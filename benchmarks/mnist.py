@@ -6,6 +6,7 @@ their number never enter training; the tree is cut at ten leaves afterwards.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from benchmarks import _clusters, _hdtree, _measures, _report, _run
 from benchmarks._run import Method
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from benchmarks._cells import Cells
 
@@ -40,8 +41,14 @@ def parts(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
-def hdtree(cells: Cells, accelerator: str = "cpu", **train_kwargs: Any) -> dict[str, float]:
-    """HDTree, as it comes.
+def hdtree(
+    cells: Cells,
+    accelerator: str = "cpu",
+    options: Mapping[str, Any] = MappingProxyType({}),
+    n_fitted: int | None = None,
+    **train_kwargs: Any,
+) -> dict[str, float]:
+    """HDTree, as it comes or with options.
 
     Parameters
     ----------
@@ -49,6 +56,10 @@ def hdtree(cells: Cells, accelerator: str = "cpu", **train_kwargs: Any) -> dict[
         The images.
     accelerator
         Lightning's accelerator.
+    options
+        Options of the model.
+    n_fitted
+        Number of training images that it is fitted on, drawn by the seed; all if None.
     **train_kwargs
         Further arguments of ``train``.
     """
@@ -56,10 +67,12 @@ def hdtree(cells: Cells, accelerator: str = "cpu", **train_kwargs: Any) -> dict[
 
     scvi.settings.seed = cells.seed
     train, test = parts(cells)
+    if n_fitted is not None:
+        train = np.sort(np.random.default_rng(cells.seed).choice(train, n_fitted, replace=False))
     fitted, query = cells.adata[train].copy(), cells.adata[test].copy()
     with _measures.Step() as fit:
         ht.HDTree.setup_anndata(fitted)
-        model = ht.HDTree(fitted, gene_likelihood=cells.data.likelihood)
+        model = ht.HDTree(fitted, gene_likelihood=cells.data.likelihood, **options)
         model.train(accelerator=accelerator, enable_progress_bar=False, **train_kwargs)
     ht.tl.tree(fitted, model)
     tree, cut = _hdtree.at_k_leaves(fitted, cells.n_labels)
