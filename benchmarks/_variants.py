@@ -13,6 +13,7 @@ from hdtree_sc._keys import ENCODER_INPUT
 from hdtree_sc.module import HDTreeModule
 from hdtree_sc.module import _hdtree as of_module
 from hdtree_sc.nn import MLP, soft_contrastive_loss
+from hdtree_sc.nn._contrastive import squared_euclidean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,34 +23,21 @@ NEAREST = 0.1
 
 
 def contrast(
-    squared: torch.Tensor, *, nu: float, exaggeration: float, log_weight: torch.Tensor | float = 0.0
+    squared: torch.Tensor,
+    *,
+    nu: float,
+    exaggeration: float,
+    metric: str = "euclidean",
+    log_weight: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
     """The soft contrastive loss of given squared distances, (n, n), with weights of the negatives."""
+    del metric  # of the distances that are given
     log_q = -0.5 * (nu + 1.0) * torch.log1p(squared / nu)
     own = torch.eye(len(squared), dtype=torch.bool, device=squared.device)
     log_p = log_q - torch.logsumexp((log_q + log_weight).masked_fill(own, -torch.inf), dim=1, keepdim=True)
     log_s = log_p.diagonal()
     spread, crowding = torch.log(2.0 + log_s.exp()), F.softplus(torch.logsumexp(log_p, dim=0))
     return -exaggeration * log_s.mean() + 0.5 * spread.mean() + 0.5 * crowding.mean()
-
-
-def euclidean(anchors: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """Squared distances."""
-    cross = anchors @ positives.T
-    return (anchors.square().sum(1, keepdim=True) + positives.square().sum(1) - 2.0 * cross).clamp_min(0.0)
-
-
-def hyperbolic(anchors: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """Squared distances in the Poincaré ball, of which the latents are the tangent space at the origin."""
-    inside = []
-    for z in (anchors, positives):
-        norm = z.norm(dim=1, keepdim=True).clamp_min(1e-6)
-        inside.append(z / norm * torch.tanh(0.5 * norm).clamp_max(1.0 - 1e-4))
-    a, p = inside
-    room = (1.0 - a.square().sum(1, keepdim=True)) * (1.0 - p.square().sum(1))
-    # arcosh has no finite slope at 1
-    excess = (2.0 * euclidean(a, p) / room).clamp_min(1e-6)
-    return torch.log1p(excess + (excess * (excess + 2.0)).sqrt()).square()
 
 
 class Unmixed(HDTreeModule):
@@ -92,13 +80,6 @@ class OtherContrast(HDTreeModule):
         raise NotImplementedError
 
 
-class Hyperbolic(OtherContrast):
-    """Latents are apart as in hyperbolic space, where a tree fits."""
-
-    def contrast(self, outputs: dict[str, torch.Tensor]) -> Callable[..., torch.Tensor]:
-        return lambda anchors, positives, **kernel: contrast(hyperbolic(anchors, positives), **kernel)
-
-
 class TreeNegatives(OtherContrast):
     """Negatives weigh less the longer they share the cell's way down the codebook, once that exists."""
 
@@ -111,7 +92,7 @@ class TreeNegatives(OtherContrast):
         shared = together / torch.maximum(length[:, None], length).clamp_min(1)
         log_weight = torch.log(1.0 - (1.0 - NEAREST) * shared)
         return lambda anchors, positives, **kernel: contrast(
-            euclidean(anchors, positives), log_weight=log_weight, **kernel
+            squared_euclidean(anchors, positives), log_weight=log_weight, **kernel
         )
 
 

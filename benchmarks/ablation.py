@@ -41,9 +41,9 @@ the latent. *rho*, *rho within*: pseudotime from the medoid of the earliest cell
 labels. TNR: share of a cell's 30 nearest neighbours that are of its time bin. CPU seconds are those of training and
 tree; rows that only build the tree anew hold no training. MNIST is {MOST_CELLS:,} images.
 
-*Tree-aware negatives* and *hyperbolic distance* are not in the package; they are in `benchmarks/_variants.py`. The
-first weighs negatives by how early their way down the codebook parts from the cell's ({_variants.NEAREST} in the own
-leaf); the second takes latents as the tangent space of a Poincaré ball, in the contrastive loss alone.
+*Tree-aware negatives* are not in the package; they are in `benchmarks/_variants.py`. They weigh negatives by how early
+their way down the codebook parts from the cell's ({_variants.NEAREST} in the own leaf). *Hyperbolic distance*:
+`metric="hyperbolic"`, latents as the tangent space of a Poincaré ball, in the contrastive loss alone.
 """
 
 
@@ -102,7 +102,7 @@ CHANGES: dict[str, tuple[str, Change]] = {
     "commitment2": ("commitment 2", Change(plan={"commitment_weight": 2.0})),
     "no-codebook": ("no codebook in training", Change(plan={"warmup": 1.0})),
     "tree-negatives": ("tree-aware negatives", Change(module=_variants.TreeNegatives)),
-    "hyperbolic": ("hyperbolic distance", Change(module=_variants.Hyperbolic)),
+    "hyperbolic": ("hyperbolic distance", Change({"metric": "hyperbolic"})),
     "information": ("builder: information", Change(builder="information")),
     "links": ("builder: links", Change(builder="links")),
     "ward": ("builder: ward", Change(builder="ward")),

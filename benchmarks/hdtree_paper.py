@@ -45,8 +45,9 @@ TABLES = {
     "all": ("## MNIST, fitted on 60,000 images, scored on the 10,000 of the official test", mnist.MEASURES),
     ABLATION: (f"## Ablations: MNIST, fitted on {FEW_IMAGES:,} images", ("ACC", "NMI", "DP", "LP", "CPU seconds")),
     TIMES: (
-        "## C. elegans: tree, order, and neighbours of one time\n\n*rho*: pseudotime from the medoid of the earliest cells "
-        f"with embryo time; with time labels {SHARE_KNOWN:.0%} of the cells are labelled, and rho is that of the others. "
+        "## C. elegans: tree, order, and neighbours of one time\n\n*rho*: pseudotime from the medoid of the earliest "
+        f"cells with embryo time; with time labels {SHARE_KNOWN:.0%} of the cells are labelled, and rho is that of the "
+        "others. "
         "*300-500*, *500-750*: share of the 30 nearest neighbours in the latent of the same window of minutes, see "
         "[](legacy.md).",
         ("DP", "NMI", "rho", "rho within", "300-500", "500-750", "CPU seconds"),

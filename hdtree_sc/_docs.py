@@ -32,6 +32,7 @@ READS = {
     "batch_size": "Cells at a time, 4,096 by default.",
     "dataloader": "Minibatches to use in place of ``adata``; rows are then numbered.",
 }
+CELLS = {name: READS[name] for name in ("adata", "indices")}
 TRAINS = {
     "accelerator": "Lightning accelerator.",
     "devices": "Lightning devices.",

@@ -34,6 +34,28 @@ def listing(names: Iterable[object], limit: int = 10) -> str:
     return ", ".join(shown[:limit]) + rest
 
 
+def check_among(argument: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is none of those known.
+
+    Parameters
+    ----------
+    argument
+        Name of the argument.
+    value
+        What was given.
+    known
+        What may be given.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them; the message lists those.
+    """
+    if value not in (values := tuple(known)):
+        msg = f"{argument}: {value!r} is none of {listing(values)}."
+        raise ValueError(msg)
+
+
 def _require(adata: AnnData, slot: str, key: str, run: str) -> Any:
     held = getattr(adata, slot)
     if key not in held:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdtree_sc.data._points import PointSplitter, TensorBatches
-from hdtree_sc.diffusion import CLEAN, NoiseSchedule, alpha_sigma, diffusion_loss, integrate
+from hdtree_sc.diffusion import CLEAN, NoiseSchedule, alpha_sigma, diffusion_loss, integrate, variational_bound
 from hdtree_sc.diffusion._objective import data_and_noise, loss_weight
 from hdtree_sc.diffusion._schedule import ddpm_levels
 from hdtree_sc.module._covariate_pool import CovariatePool
@@ -634,3 +634,35 @@ class TestPoints:
             {"x": torch.arange(8)}, None, batch_size=4, n_batches=1, train_idx=np.arange(8), val_idx=None
         )
         assert list(splitter.val_dataloader()) == []
+
+
+class TestBound:
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_a_perfect_denoiser_of_normal_data_reaches_their_likelihood(self, target):
+        """Of standard normal data the noised ones are standard normal too, and the best guess is ``alpha x``."""
+        schedule = NoiseSchedule(lowest=-12.0, highest=12.0)
+        x0 = torch.randn(2000, 3, dtype=torch.float64)
+
+        def network(x, level):
+            alpha, sigma = alpha_sigma(level)
+            return {"x0": alpha * x, "eps": sigma * x, "v": torch.zeros_like(x)}[target]
+
+        bound = variational_bound(network, x0, schedule, n_levels=1000, target=target)
+        exact = 0.5 * (x0.square() + np.log(2 * np.pi)).sum(1)
+        assert abs(float((bound - exact).mean())) < 0.05
+        assert np.corrcoef(bound, exact)[0, 1] > 0.8
+
+    def test_a_worse_denoiser_is_further_from_it(self):
+        """Data of variance .09, and denoisers that take it for .09, .3 and 1."""
+        x0 = 0.3 * torch.randn(500, 2)
+
+        def bound(variance):
+            def network(x, level):
+                alpha, sigma = alpha_sigma(level)
+                return alpha * variance * x / (alpha**2 * variance + sigma**2)
+
+            random = torch.Generator().manual_seed(0)
+            return variational_bound(network, x0, NoiseSchedule(), n_levels=50, target="x0", generator=random).mean()
+
+        exact = 0.5 * (x0.square() / 0.09 + np.log(2 * np.pi * 0.09)).sum(1).mean()
+        assert exact - 0.2 < bound(0.09) < bound(0.3) < bound(1.0)

@@ -62,6 +62,18 @@ class TestJointTraining:
         found = [joint.generate(50, node=leaf, n_steps=20, seed=0).obs["hdtree_leaf"] == leaf for leaf in share.index]
         assert np.mean(found) > 2 * share.mean()
 
+    def test_held_out_cells_are_likelier_than_others_of_the_same_components(self, joint):
+        """Components that are dealt out among cells keep all that is known of each and nothing of how they go along."""
+        rows = joint.validation_indices
+        bound = joint.get_diffusion_bound(indices=rows, n_steps=20)
+        assert bound.shape == (len(rows),)
+        np.testing.assert_array_equal(bound, joint.get_diffusion_bound(indices=rows, n_steps=20))
+        generator, rng = joint._generator(), np.random.default_rng(0)
+        with torch.inference_mode():
+            cells = joint._encoded(generator, None, rows)
+            cells.whitened = torch.from_numpy(rng.permuted(cells.whitened.numpy(), axis=0))
+            assert bound.mean() < generator.bound(cells, 20, 0, 256).mean()
+
     def test_saved_and_loaded_it_generates_the_same(self, joint, tmp_path):
         joint.save(str(tmp_path / "model"))
         again = ht.HDTree.load(str(tmp_path / "model"), adata=joint.adata.copy())

@@ -10,6 +10,7 @@ import hdtree_sc as ht
 from hdtree_sc.module._covariates import CovariateVector
 from hdtree_sc.module._likelihood import SparseNegativeBinomial
 from hdtree_sc.nn import Decoder, soft_contrastive_loss
+from hdtree_sc.nn._contrastive import squared_euclidean, squared_hyperbolic
 from hdtree_sc.nn._scaler import ExpressionScaler, noise_share
 
 
@@ -36,6 +37,19 @@ def test_contrastive_loss_has_a_finite_gradient_where_pairs_coincide():
     soft_contrastive_loss(anchors, torch.zeros(6, 3)).backward()
     assert torch.isfinite(anchors.grad).all()
     assert soft_contrastive_loss(torch.ones(1, 3), torch.zeros(1, 3)) == 0, "one pair has nothing to contrast with"
+
+
+def test_hyperbolic_distance_is_twice_the_flat_one_near_the_origin_and_grows_faster_away_from_it():
+    """Half of the norm of a tangent vector is what it is in the ball, whose distances are twice as long there."""
+    a, p = torch.randn(12, 4), torch.randn(12, 4)
+    near = squared_hyperbolic(0.01 * a, 0.01 * p)
+    torch.testing.assert_close(near, squared_euclidean(0.01 * a, 0.01 * p), rtol=1e-2, atol=1e-5)
+    # from the origin distances are those of the tangent space, across it longer than straight
+    torch.testing.assert_close(squared_hyperbolic(a, torch.zeros(1, 4)), squared_euclidean(a, torch.zeros(1, 4)))
+    apart = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    assert squared_hyperbolic(*apart) > squared_euclidean(*apart)
+    kernel = {"nu": 0.2, "exaggeration": 2.0}
+    assert soft_contrastive_loss(a, p, metric="hyperbolic", **kernel) != soft_contrastive_loss(a, p, **kernel)
 
 
 def test_contrastive_loss_falls_when_pairs_meet():

@@ -149,6 +149,16 @@ class Generator:
             raise ValueError(msg)
         return cells.of(rows)
 
+    def bound(self, cells: EncodedCells, n_levels: int, seed: int, batch_size: int) -> NDArray[np.float32]:
+        """Bound of the negative log likelihood of cells under their own conditions, (n,)."""
+        random = torch.Generator(self.device).manual_seed(seed)
+        found = self.in_parts(
+            lambda rows: self.diffusion.bound(cells.whitened[rows], cells.where[rows], n_levels, random),
+            len(cells),
+            batch_size,
+        )
+        return found.cpu().numpy()
+
     # ---------------------------------------------------------------- points
 
     def in_parts(self, function: Callable[[torch.Tensor], torch.Tensor], n_cells: int, batch_size: int) -> torch.Tensor:

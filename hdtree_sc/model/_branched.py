@@ -14,7 +14,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from hdtree_sc._docs import TRAINS, shared_params
-from hdtree_sc._errors import listing, whole_number
+from hdtree_sc._errors import check_among, listing, whole_number
 from hdtree_sc.data import (
     FittingSplitter,
     check_likelihood,
@@ -157,9 +157,7 @@ class BranchedDiffusion(ClassTreeModel):
             ("linkage", linkage, LINKAGES),
             ("conditioning", conditioning, CONDITIONINGS),
         ):
-            if value not in allowed:
-                msg = f"{name}: {value!r} is none of {listing(allowed)}."
-                raise ValueError(msg)
+            check_among(name, value, allowed)
         if self._setup.argument("labels_key") is None or len(self._setup.labels) < 2:
             msg = "labels_key: BranchedDiffusion needs setup_anndata(adata, labels_key=...) with at least two labels."
             raise ValueError(msg)

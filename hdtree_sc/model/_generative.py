@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hdtree_sc._docs import SAMPLES, TRAINS, shared_params
-from hdtree_sc._errors import listing, whole_number
+from hdtree_sc._docs import CELLS, SAMPLES, TRAINS, shared_params
+from hdtree_sc._errors import check_among, whole_number
 from hdtree_sc.data import finite_number, whole_numbers
 from hdtree_sc.diffusion import METHODS
 from hdtree_sc.generate import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from hdtree_sc.data import Rows
     from hdtree_sc.diffusion import Method
@@ -83,9 +83,7 @@ class GenerativeTreeModel(TreeModel):
 
     def _sampling(self, n_steps: int, method: Method, guidance: float | None, batch_size: int) -> Sampling:
         """How to sample, with the model's own guidance by default."""
-        if method not in METHODS:
-            msg = f"method: {method!r} is none of {', '.join(METHODS)}."
-            raise ValueError(msg)
+        check_among("method", method, METHODS)
         weight = self._guidance if guidance is None else finite_number("guidance", guidance)
         return Sampling(n_steps, method, weight, batch_size)
 
@@ -179,9 +177,7 @@ class GenerativeTreeModel(TreeModel):
         """
         self._require_trained("train_diffusion")
         self._split.require("train_diffusion")
-        if space not in SPACES:
-            msg = f"space: {space!r} is none of {listing(SPACES)}."
-            raise ValueError(msg)
+        check_among("space", space, SPACES)
         whole_number("batch_size", batch_size)
         if max_epochs is not None:
             whole_number("max_epochs", max_epochs)
@@ -316,7 +312,7 @@ class GenerativeTreeModel(TreeModel):
         )  # fmt: skip
 
     @torch.inference_mode()
-    @shared_params(SAMPLES)
+    @shared_params(SAMPLES | CELLS)
     def reconstruct(
         self,
         adata: AnnData | None = None,
@@ -337,10 +333,6 @@ class GenerativeTreeModel(TreeModel):
 
         Parameters
         ----------
-        adata
-            Cells; the training data by default.
-        indices
-            Rows of ``adata``: positions, names of cells, a slice or a mask; all by default.
         noise_level
             Noise ``-log SNR`` put on the latent to begin from; by default nothing of it is left.
         method
@@ -379,7 +371,32 @@ class GenerativeTreeModel(TreeModel):
         )
 
     @torch.inference_mode()
-    @shared_params(SAMPLES)
+    @shared_params(SAMPLES | CELLS)
+    def get_diffusion_bound(
+        self,
+        adata: AnnData | None = None,
+        indices: Rows = None,
+        n_steps: int = 50,
+        seed: int = 0,
+        batch_size: int = SAMPLING_BATCH,
+    ) -> NDArray[np.float32]:
+        """Upper bound of the negative log likelihood of cells under the diffusion, given their leaf and label.
+
+        Returns
+        -------
+        float32 array (n_cells,), in nats for all dimensions of the space that the diffusion was trained in.
+
+        Examples
+        --------
+        >>> bound = model.get_diffusion_bound(indices=model.validation_indices)
+        """
+        self._require_generator("get_diffusion_bound")
+        n_steps, batch_size = whole_numbers(n_steps=n_steps, batch_size=batch_size)
+        generator = self._generator()
+        return generator.bound(self._encoded(generator, adata, indices), n_steps, seed, batch_size)
+
+    @torch.inference_mode()
+    @shared_params(SAMPLES | CELLS)
     def transmute(
         self,
         adata: AnnData | None = None,
@@ -409,8 +426,6 @@ class GenerativeTreeModel(TreeModel):
 
         Parameters
         ----------
-        adata
-            Cells; the training data by default.
         target
             A label of ``labels_key``, or else a node.
         source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from scvi import settings
 from scvi.model.base import VAEMixin
 
 from hdtree_sc._docs import READS, TRAINS, shared_params
+from hdtree_sc._errors import check_among
 from hdtree_sc._keys import UNKNOWN
 from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, finite_number, positions_of, text_of
 from hdtree_sc.generate import JointFit
@@ -19,6 +20,7 @@ from hdtree_sc.growth import BUILDERS, TreeBuilder, build_tree, structure_codebo
 from hdtree_sc.model._expression import with_rows
 from hdtree_sc.model._generative import GenerativeTreeModel
 from hdtree_sc.module import TIME_KEY, CodebookHead, HDTreeModule
+from hdtree_sc.nn import Metric
 from hdtree_sc.train import TreeTrainingPlan, TreeTrainRunner, train_on_pairs, with_own_settings
 
 if TYPE_CHECKING:
@@ -85,6 +87,8 @@ class HDTree(GenerativeTreeModel):
     use_labels
         Whether the latent is trained to predict the labels of ``labels_key``, for the cells that have one. Off by
         default: a tree that was trained on the labels cannot be judged by them.
+    metric
+        Distances of the contrastive loss: ``"euclidean"``, or ``"hyperbolic"`` as the paper says.
     joint_diffusion
         Whether a diffusion over what the encoder reads is trained with the rest, conditioned on the codes of each
         cell's path, as the paper has it. The codebook then is structured several times in training, its codes are those
@@ -135,6 +139,7 @@ class HDTree(GenerativeTreeModel):
         exaggeration: float = 2.0,
         use_labels: bool = False,  # noqa: FBT001, FBT002
         *,
+        metric: Metric = "euclidean",
         joint_diffusion: bool = False,
         lambda_hql: float = 0.5,
         lambda_ddp: float = 1.0,
@@ -142,7 +147,8 @@ class HDTree(GenerativeTreeModel):
     ) -> None:
         super().__init__(adata, registry)
         tree_builder = tree_builder or ("codebook" if joint_diffusion else "information")
-        _check_builder("tree_builder", tree_builder)
+        check_among("tree_builder", tree_builder, BUILDERS)
+        check_among("metric", metric, get_args(Metric))
         for name, weight in (
             ("lambda_hql", lambda_hql), ("lambda_ddp", lambda_ddp), ("lambda_likelihood", lambda_likelihood)
         ):  # fmt: skip
@@ -172,6 +178,7 @@ class HDTree(GenerativeTreeModel):
             has_time=self._setup.argument("time_key") is not None,
             nu=nu,
             exaggeration=exaggeration,
+            metric=metric,
             joint_diffusion=joint_diffusion,
             label_numbers=(positions_of(self._setup.label_categories, self._setup.labels) + 1).tolist() or (0,),
         )
@@ -347,7 +354,7 @@ class HDTree(GenerativeTreeModel):
         self._require_trained("build_tree")
         self._split.require("build_tree")
         builder = builder or self._option("tree_builder")
-        _check_builder("builder", builder)
+        check_among("builder", builder, BUILDERS)
         self._drop_generator()
         build_tree(
             self.module.codebook,
@@ -422,9 +429,3 @@ class HDTree(GenerativeTreeModel):
             msg = "get_time needs a model that was set up with time_key=."
             raise RuntimeError(msg)
         return self._reader.read(lambda t: (module.predicted_time(module.latents(t)),), adata, indices, batch_size)[0]
-
-
-def _check_builder(argument: str, builder: str) -> None:
-    if builder not in BUILDERS:
-        msg = f"{argument}: {builder!r} is none of {', '.join(BUILDERS)}."
-        raise ValueError(msg)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from hdtree_sc._docs import TRAINS, shared_params
-from hdtree_sc._errors import listing
+from hdtree_sc._errors import check_among
 from hdtree_sc.data import PairSplitter, check_likelihood, check_shape, shape_of_images, whole_numbers
 from hdtree_sc.generate import SAMPLING_BATCH, LatentTreeFit, LatentTreeGenerator, LatentTreePlaces, seeded
 from hdtree_sc.graph import spread_rows
@@ -228,9 +228,7 @@ class TreeVAE(LatentTreeModel):
         Sets ``model.history["n_leaves"]`` and :attr:`growth`.
         """
         self._require_cells("train() draws neighbours of cells, so the model needs them: load or make it with adata=.")
-        if split_rule not in SPLIT_RULES:
-            msg = f"split_rule: {split_rule!r} is none of {listing(SPLIT_RULES)}."
-            raise ValueError(msg)
+        check_among("split_rule", split_rule, SPLIT_RULES)
         growth: list[dict[str, Any]] = []
 
         def begin() -> None:
@@ -337,9 +335,7 @@ class TreeVAE(LatentTreeModel):
         ----------
         TreeDiffusion, arXiv 2410.16910; Diffuse-TreeVAE, arXiv 2407.06124.
         """
-        if condition not in TREE_CONDITIONS:
-            msg = f"condition: {condition!r} is none of {listing(TREE_CONDITIONS)}."
-            raise ValueError(msg)
+        check_among("condition", condition, TREE_CONDITIONS)
         if kwargs.get("space", "latent") != "latent" and self.module.image_shape is not None:
             msg = "space: this model reads pixels and no components; make it with image_shape=None, or keep 'latent'."
             raise ValueError(msg)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch.distributions import Distribution
 
-    from hdtree_sc.nn import Likelihood
+    from hdtree_sc.nn import Likelihood, Metric
 
 TIME_KEY = "time"
 """Registry key of the time of collection."""
@@ -63,6 +63,8 @@ class HDTreeModule(PairModule):
         Degrees of freedom of the contrastive kernel.
     exaggeration
         Attraction of the contrastive loss.
+    metric
+        Its distances: ``"euclidean"`` or ``"hyperbolic"``.
     joint_diffusion
         Whether a denoiser of what the encoder reads is trained with the rest, conditioned on the codes of the path.
     label_numbers
@@ -90,6 +92,7 @@ class HDTreeModule(PairModule):
         predicted_labels: Sequence[bool] = (),
         nu: float = 0.2,
         exaggeration: float = 0.5,
+        metric: Metric = "euclidean",
         joint_diffusion: bool = False,
         label_numbers: Sequence[int] = (0,),
     ) -> None:
@@ -105,6 +108,7 @@ class HDTreeModule(PairModule):
         )
         self.nu = nu
         self.exaggeration = exaggeration
+        self.metric: Metric = metric
         n_covariates = self.covariates.width
         self.encoder = MLP(
             self.n_input_pcs + n_covariates, n_latent, n_hidden=n_hidden, n_layers=n_layers, dropout=dropout_rate
@@ -188,8 +192,9 @@ class HDTreeModule(PairModule):
         terms = {"reconstruction": reconstruction_weight * reconstruction.mean() / x.shape[1]}
         z_positive = inference_outputs.get("z_positive")
         if z_positive is not None:
-            contrast = {"nu": self.nu, "exaggeration": self.exaggeration}
-            terms["contrastive"] = contrastive_weight * soft_contrastive_loss(z, z_positive, **contrast)
+            terms["contrastive"] = contrastive_weight * soft_contrastive_loss(
+                z, z_positive, nu=self.nu, exaggeration=self.exaggeration, metric=self.metric
+            )
             # The map is for the eye only: its gradient ends at the latent.
             flat, flat_positive = self.map_head(torch.cat([z, z_positive]).detach()).chunk(2)
             terms["map"] = soft_contrastive_loss(flat, flat_positive, nu=1.0, exaggeration=0.5)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from hdtree_sc.diffusion import CLEAN, NoiseSchedule, alpha_sigma, data_and_noise, diffusion_loss, integrate
+from hdtree_sc.diffusion import (
+    CLEAN,
+    NoiseSchedule,
+    alpha_sigma,
+    data_and_noise,
+    diffusion_loss,
+    integrate,
+    variational_bound,
+)
 from hdtree_sc.nn import Denoiser, PathConditioner
 
 if TYPE_CHECKING:
@@ -152,6 +160,17 @@ class LatentDiffusion(nn.Module):
     def loss(self, x0: torch.Tensor, where: Condition, level: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Denoising loss (n,) of whitened data at noise levels (n, 1), see :func:`diffusion_loss`."""
         return diffusion_loss(lambda x, at: self.answer(x, at, where), x0, level, noise, self.target)
+
+    def bound(self, x0: torch.Tensor, where: Condition, n_levels: int, generator: torch.Generator) -> torch.Tensor:
+        """Upper bound of the negative log likelihood (n,) of whitened data, in nats of data that are not whitened."""
+
+        def network(x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+            return self.answer(x, level, where)
+
+        found = variational_bound(
+            network, x0, self.schedule, n_levels=n_levels, target=self.target, generator=generator
+        )
+        return found + self.spread.log().sum()
 
     def answer(self, x: torch.Tensor, level: torch.Tensor, *conditions: Condition) -> torch.Tensor:
         """What the denoiser says of noised data at levels (n, 1), under the mean of some conditions."""

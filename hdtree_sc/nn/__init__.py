@@ -2,7 +2,7 @@
 
 from hdtree_sc.nn._branch_heads import HeadedDenoiser
 from hdtree_sc.nn._codebook import TreeCodebook
-from hdtree_sc.nn._contrastive import soft_contrastive_loss
+from hdtree_sc.nn._contrastive import Metric, soft_contrastive_loss
 from hdtree_sc.nn._decoder import LIKELIHOODS, Decoder, Likelihood
 from hdtree_sc.nn._denoiser import Denoiser
 from hdtree_sc.nn._image import ImageEncoder, ImageHead
@@ -29,6 +29,7 @@ __all__ = [
     "LeafDecoder",
     "Likelihood",
     "MLP",
+    "Metric",
     "NEAREST",
     "PROFILES",
     "Passage",
