@@ -71,7 +71,7 @@ CELLS = tuple(name for name in SETS if name != "mnist")
 TIMED = tuple(name for name in CELLS if SETS[name].time)
 
 
-def read(folder: Path, name: str) -> ad.AnnData:
+def read(folder: Path, name: str, *, n_genes: int | None = None, kept_by: int | None = None) -> ad.AnnData:
     """Read a data set as every method gets it.
 
     Parameters
@@ -80,10 +80,14 @@ def read(folder: Path, name: str) -> ad.AnnData:
         Where the files are.
     name
         Key of `SETS`.
+    n_genes
+        Most variable genes to keep; `N_GENES` unless given.
+    kept_by
+        Seed by which 80 % of the cells are drawn before genes are chosen, as if there were no others; all without.
 
     Returns
     -------
-    Cells with ``X`` in float32 and the 2,000 most variable genes; ``layers["expression"]`` holds counts scaled to
+    Cells with ``X`` in float32 and the most variable genes; ``layers["expression"]`` holds counts scaled to
     10,000 a cell and logged, all genes counted, and other values as they are. Pixels are 0 to 1, and ``uns`` holds the
     shape of images.
     """
@@ -91,6 +95,8 @@ def read(folder: Path, name: str) -> ad.AnnData:
     source = sc.datasets.pbmc68k_reduced() if name == "pbmc68k_reduced" else ad.read_h5ad(folder / f"{name}.h5ad")
     adata = ad.AnnData(source.X.astype(np.float32), obs=source.obs, var=source.var[[]])
     adata.uns |= {name: value for name, value in source.uns.items() if name == "image_shape"}
+    if kept_by is not None:
+        adata = adata[kept_for_training(adata.n_obs, kept_by)].copy()
     if SETS[name].likelihood == "bernoulli":
         adata.X /= 255
     logged = adata.copy()
@@ -98,8 +104,9 @@ def read(folder: Path, name: str) -> ad.AnnData:
         sc.pp.normalize_total(logged, target_sum=1e4)
         sc.pp.log1p(logged)
     adata.layers[EXPRESSION] = logged.X
-    if adata.n_vars > N_GENES:
-        sc.pp.highly_variable_genes(logged, n_top_genes=N_GENES)
+    n_genes = N_GENES if n_genes is None else n_genes
+    if adata.n_vars > n_genes:
+        sc.pp.highly_variable_genes(logged, n_top_genes=n_genes)
         adata = adata[:, logged.var["highly_variable"].to_numpy()].copy()
     return adata
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CODE = (
     *(f"{folder}/*.py" for folder in ("data", "graph", "model", "module", "nn", "train", "tree")),
-    *(f"tl/_{tool}.py" for tool in ("tree", "cut*", "lineage_graph", "pseudotime", "root")),
+    *(f"tl/_{tool}.py" for tool in ("tree", "cut*", "lineage_graph", "lineage_tree", "ends", "pseudotime", "root")),
 )
 """Files of the package that decide what a trained model, its tree and its order are."""
 

@@ -171,8 +171,9 @@ def dots(frame: pd.DataFrame, measures: Sequence[str], file: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    ordered = list(dict.fromkeys(frame["method"]))  # a method that the first set has no number of keeps its place
     frame = frame[frame[list(measures)].notna().any(axis=1)]
-    names, sets = list(dict.fromkeys(frame["method"])), list(dict.fromkeys(frame["data"]))
+    names, sets = [name for name in ordered if name in set(frame["method"])], list(dict.fromkeys(frame["data"]))
     if not sets:
         return
     shown = {name: textwrap.fill(name, 32) for name in names}

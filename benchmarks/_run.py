@@ -166,7 +166,7 @@ def run(command: str, methods: Mapping[str, Method], arguments: argparse.Namespa
     quiet()
     cache = Cache(arguments.cache, command)
     if not arguments.report_only:
-        _warm_up()
+        warm_up()
         for name in arguments.sets:
             for seed in range(arguments.seeds):
                 _run_one(cache, methods, arguments, name, seed)
@@ -211,6 +211,6 @@ def _plain(value: Any) -> float | int | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Import and compile what the first neighbour graph needs, so that no method's seconds hold it."""
     _clusters.neighbors(np.random.default_rng(0).normal(size=(60, 5)))

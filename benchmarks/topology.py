@@ -12,10 +12,10 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 import hdtree_sc as ht
-from benchmarks import _clusters, _hdtree, _orders, _run
+from benchmarks import _clusters, _hdtree, _orders, _run, _topology_measures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -31,6 +31,8 @@ MEASURES = {
     "fate": "fate accuracy, ends found",
     "told": "fate accuracy, ends told",
     "F1": "F1 of branches",
+    "cor_dist": "correlation of geodesic distances",
+    "HIM": "likeness of the milestone networks",
     "seconds": "seconds",
 }
 HEAD = """# Topology
@@ -47,8 +49,9 @@ for the first cell's. scFates: principal tree of 200 nodes, width by its own sea
 latest and surest cells are on; recall is the share of tips that were called, precision the share of calls on a tip.
 *Fate*: share of the cells on tip branches whose most likely end is their own tip, of ends found and of ends told. *F1*:
 branches are sets of ends that a cell can come to (half as likely as the likeliest or more), matched with true branches
-by Jaccard index, harmonic mean of both sides (Saelens et al., Nature Biotechnology 2019). Seconds are those of one
-process, HDTree's without its training; other programs ran on the machine.
+by Jaccard index, harmonic mean of both sides (Saelens et al., Nature Biotechnology 2019). *cor_dist, HIM*, of what is
+a tree: see [](lineage_tree.md). Seconds are those of one process, HDTree's without its training; other programs ran on
+the machine.
 """
 
 
@@ -149,10 +152,15 @@ def paga(adata: ad.AnnData, points: NDArray, root: int, seed: int) -> dict[str, 
     tree = cells.uns["paga"]["connectivities_tree"]
     tree = tree + tree.T
     cluster = cells.obs["leiden"].cat.codes.to_numpy()
-    steps = dijkstra((tree > 0).astype(float), indices=int(cluster[root]), unweighted=True)
-    ends = [end for end in np.flatnonzero((tree > 0).sum(1).A1 == 1) if end != cluster[root]]
+    links, first = (tree > 0).astype(float), int(cluster[root])
+    steps, before = dijkstra(links, indices=first, unweighted=True, return_predecessors=True)
+    ends = [end for end in np.flatnonzero((tree > 0).sum(1).A1 == 1) if end != first]
     calls = [np.flatnonzero(cluster == end) for end in ends]
-    return {"order": steps[cluster], "calls": calls, "seconds": time.perf_counter() - start}
+    seconds = time.perf_counter() - start
+    # cells stand at the ends of edges of length one; what is out of reach hangs at the root, behind all else
+    end = np.nan_to_num(steps, posinf=steps[np.isfinite(steps)].max() + 1)
+    trajectory = _topology_measures.Trajectory(np.maximum(before, -1), end, cluster, end[cluster])
+    return {"order": steps[cluster], "calls": calls, "trajectory": trajectory, "seconds": seconds}
 
 
 def scfates(adata: ad.AnnData, points: NDArray, root: int, seed: int) -> dict[str, Any]:
@@ -190,6 +198,12 @@ def measured(adata: ad.AnnData, found: dict[str, Any]) -> dict[str, float]:
     tips = set(adata.uns["tips"])
     order = np.nan_to_num(found["order"], posinf=np.nanmax(found["order"][np.isfinite(found["order"])]))
     out = {"rho": float(spearmanr(order, adata.obs["pt"]).statistic), "seconds": found["seconds"]}
+    if "trajectory" in found:
+        truth = _topology_measures.true_trajectory(adata)
+        out |= {
+            "cor_dist": _topology_measures.geodesic_correlation(truth, found["trajectory"]),
+            "HIM": _topology_measures.him_similarity(truth.network(), found["trajectory"].network()),
+        }
     fates: pd.DataFrame | None = found.get("fates")
     calls = found.get("calls")
     if fates is not None and calls is None:
@@ -231,9 +245,31 @@ def f1_branches(branch: NDArray[np.object_], group: NDArray[np.int64]) -> float:
 
 
 def report(
-    rows: pd.DataFrame, out: Path, *, stem: str = "topology", head: str = HEAD, methods: Iterable[str] = METHODS
+    rows: pd.DataFrame,
+    out: Path,
+    *,
+    stem: str = "topology",
+    head: str = HEAD,
+    methods: Iterable[str] = METHODS,
+    worst: Collection[str] = (),
 ) -> None:
-    """CSV, and a table for each set."""
+    """CSV, and a table for each set.
+
+    Parameters
+    ----------
+    rows
+        Measures of each set, seed and method.
+    out
+        Folder.
+    stem
+        Name of the files.
+    head
+        Text above the tables.
+    methods
+        Methods in the order of the tables.
+    worst
+        Measures whose worst seed stands in brackets.
+    """
     rows.to_csv(out / f"{stem}.csv", index=False)
     told = _run.circumstances()
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
@@ -246,17 +282,21 @@ def report(
             mine = part[part["method"] == method]
             if len(mine) == 0:
                 continue
-            cells = [spread(mine[measure].dropna(), 1 if measure in ("seconds", "calls") else 3) for measure in shown]
+            cells = [
+                spread(mine[measure].dropna(), 1 if measure in ("seconds", "calls") else 3, worst=measure in worst)
+                for measure in shown
+            ]
             text.append(f"| {method} | " + " | ".join(cells) + f" | {len(mine)} |")
         text.append("")
     (out / f"{stem}.md").write_text("\n".join(text), encoding="utf-8")
 
 
-def spread(values: pd.Series, digits: int) -> str:
-    """``mean ± sd``."""
+def spread(values: pd.Series, digits: int, *, worst: bool = False) -> str:
+    """``mean ± sd``, and the least value in brackets if asked for."""
     if len(values) == 0:
         return ""
-    return f"{values.mean():.{digits}f}" + (f" ± {values.std():.{digits}f}" if len(values) > 1 else "")
+    least = f" ({values.min():.{digits}f})" if worst else ""
+    return f"{values.mean():.{digits}f}" + (f" ± {values.std():.{digits}f}{least}" if len(values) > 1 else "")
 
 
 def main() -> None:
@@ -289,6 +329,7 @@ def run(
     """
     arguments = _run.parser(str(about).splitlines()[0], sets).parse_args()
     _run.quiet()
+    _run.warm_up()
     rows: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
         for name in arguments.sets:

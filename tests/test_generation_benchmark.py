@@ -38,7 +38,7 @@ NAME = "celegans_amphid_embryo"
 def _talkative(monkeypatch):
     """Benchmarks silence loggers for good, which other tests listen to, and compile what is not needed here."""
     monkeypatch.setattr(_run, "quiet", lambda: None)
-    monkeypatch.setattr(_run, "_warm_up", lambda: None)
+    monkeypatch.setattr(_run, "warm_up", lambda: None)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -178,3 +179,39 @@ def test_ties_and_names_do_not_favour_paga(known_trees):
         tree = known_trees.joined(1 - connectivity[np.ix_(order, order)], [names[i] for i in order], "single")
         assert set(tree.subtree_leaves(tree.lca("u", "v"))) == {"u", "v"}
         assert set(tree.subtree_leaves(tree.lca("w", "x"))) == {"w", "x"}
+
+
+def test_cells_hang_below_the_leaves_and_are_not_told_apart_there(known_trees):
+    tree = ht.Tree.from_newick("((a:1,b:1)ab:2,c:3)root;")
+    hung = known_trees.hung(tree, ["a", "a", "a", "b", "c"], ["a", "t2", "t3", "t4", "t5"])  # a cell called as a leaf
+    assert set(hung.leaves) == {"a", "t2", "t3", "t4", "t5"}
+    assert hung.heights[hung.index(hung.lca("a", "t4"))] == 1
+    # of ten triplets nine are right, and the three cells of leaf a count as guessed
+    truth = ht.Tree.from_newick("((((a,t2),t3),t4),t5);")
+    assert ht.metrics.triplet_accuracy(truth, hung) == pytest.approx((9 + 1 / 3) / 10)
+
+
+def test_a_mother_is_a_leaf_beside_her_daughters_and_meets_them_at_her_depth(known_trees):
+    lineage = ht.Tree.from_newick("((ASG:.1,AWA:.2)N:.3,ADL:.4)ADL_parent;")
+    tree = known_trees.with_own_leaves(lineage)
+    assert set(tree.leaves) == {"ADL", "ADL_parent", "ASG", "AWA", "N"}
+    height = {pair: tree.heights[tree.index(tree.lca(*pair))] for pair in [("ASG", "AWA"), ("N", "AWA"), ("ADL", "N")]}
+    assert height["ASG", "AWA"] == height["N", "AWA"] < height["ADL", "N"]
+    assert (tree.heights[tree.index(list(tree.leaves))] == 0).all()
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_groups_stand_on_the_lineage_of_the_worm(known_trees, annotated, monkeypatch, told):
+    monkeypatch.setattr(known_trees._hdtree, "annotated", lambda cells: annotated)
+    time = annotated.obs["time"].to_numpy(float)
+    cells = SimpleNamespace(time=time, data=SimpleNamespace(name="fletcher17_olfactory_latent"))
+    types = annotated.obs["cell_type"].astype(str).to_numpy(object)
+    names = ["ADL", "ADL_parent", "AWB", "Neuroblast_ASG_AWA"]
+    groups = np.where(np.isin(types, names), types, "")
+    tree = known_trees.lineage_tree(told=told)(cells, groups, names)
+    assert set(names) <= set(tree.leaves)
+    with pytest.raises(known_trees.NotApplicable, match="no group that all others come from"):
+        known_trees.lineage_tree(told=told, told_root=True)(cells, groups, names)
+    monkeypatch.setitem(known_trees.FOUNDER, "fletcher17_olfactory_latent", "ADL_parent")
+    rooted = known_trees.lineage_tree(told=told, told_root=True)(cells, groups, names)
+    assert len(rooted.path("ADL_parent")) <= min(len(rooted.path(name)) for name in names)
