@@ -68,7 +68,9 @@ def consensus_order(
     behind them. In each replicate links go between groups of cells that are hardly linked, at one of several
     resolutions, since one grouping may cut what another keeps; and of all edges a random half stays, which a way that
     many links support survives and one that few do does not. The first links of all ways stay in every replicate:
-    where early cells are in several groups, the others would be reached through late cells only.
+    where early cells are in several groups, the others would be reached through late cells only. Each replicate starts
+    from one of the cells that they lead to, or from the start: which cell of the first state was named should not
+    matter.
 
     Parameters
     ----------
@@ -87,6 +89,9 @@ def consensus_order(
     """
     # the same edges at every call: an order is no sample
     rng = np.random.default_rng(0)
+    near = [starts[[number]] for number in range(len(starts))]
+    if first_links is not None:
+        near = [np.append(first_links[start].indices, start) for start in starts]
     ways = []
     for group in groupings:
         edges = sparse.triu(_trusted(distances, group)).tocoo()
@@ -97,7 +102,8 @@ def consensus_order(
             )
             if first_links is not None:
                 graph = graph.maximum(first_links)
-            way = dijkstra(graph, directed=False, indices=starts, min_only=True)
+            first = np.array([rng.choice(cells) for cells in near])
+            way = dijkstra(graph, directed=False, indices=first, min_only=True)
             reached = np.isfinite(way)
             # fewer edges make all ways longer
             ways.append(np.where(reached, way / max(float(np.median(way[reached])), 1e-12), np.nan))
