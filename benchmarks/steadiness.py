@@ -46,12 +46,12 @@ the root's; DPT calls no ends. *Ends*: fewest to most; how many there are is kno
 over sets of mean, sd and range, and the least rho of all; genes can be varied in two sets.
 
 **Who is steadier** (three runs of each kind, so that sds are rough). *Order*: over seeds **DPT is the steadiest** (mean
-sd .003, as only its components are drawn), HDTree's lineage tree (.027) and PAGA's tree (.033) are alike; over cells
-HDTree (.020) and DPT (.021) tie before PAGA (.045); over genes HDTree (.030) is before DPT (.058) and PAGA (.107).
-**HDTree loses** on the blastocyst over seeds (sd .066, one seed of three .726; PAGA .004) and on b5 over cells (.045,
-worst .839; PAGA .005, worst .924, and better in the mean). Its least rho of all runs is .726; PAGA's is .427, DPT's
-.568, but DPT is as steady on b5 as it is wrong. *Ends*: **PAGA's tree is steadier** (mean range .2 to .5 against 1.0 to
-1.2); on b5 HDTree calls 5 to 6 over seeds and 6 to 8 over cells, PAGA 5 to 6 in both.
+sd .003, as only its components are drawn), HDTree's lineage tree (.032) and PAGA's tree (.033) are alike; over cells
+HDTree (.012) is before DPT (.021) and PAGA (.045); over genes HDTree (.030) is before DPT (.058) and PAGA (.107).
+**HDTree loses** on the blastocyst over seeds (sd .068, one seed of three .725; PAGA .004) and on b5 over cells (.024,
+worst .873; PAGA .005, worst .924, and better in the mean). Its least rho of all runs is .725; PAGA's is .427, DPT's
+.568, but DPT is as steady on b5 as it is wrong. *Ends*: **PAGA's tree is steadier** (mean range .2 to .5 against 1.2 to
+1.5); on b5 HDTree calls 5 to 6 over seeds and 6 to 8 over cells, PAGA 5 to 6 in both.
 """
 
 
