@@ -41,10 +41,12 @@ those of training and tree; the joint model can generate after them, the others 
 the joint objective, on {FEW_IMAGES:,} training images; *no codebook*: no diffusion either, as it is conditioned on the
 codes, and the tree is agglomerated after training.
 
-**What it says so far** (three seeds; the paper asks for five). The contrastive loss carries the accuracy: without it .62,
+**What it says so far** (three seeds; the paper asks for five). The contrastive loss carries the accuracy: without it
+.62,
 and .59 with the likelihood alone. Codebook and diffusion do not help: **joint training loses .02 in accuracy** to the
 same without diffusion (.920, .940; worst seeds .918, .923). The paper says that its tree codes are worth 12 points here
-(.841 without, .966 with). **Not measured yet**: the joint model on 60,000 images (two stages: [](mnist.md)), the rows of
+(.841 without, .966 with). **Not measured yet**: the joint model on 60,000 images (two stages: [](mnist.md)), the rows
+of
 the worm, whose tree and order are in [HDTree as published](../guide/published.md) with three seeds, and text.
 """
 TABLES = {
