@@ -67,8 +67,8 @@ def variational_bound(
         alpha, sigma = alpha_sigma(level)
         noise = torch.randn(x0.shape, generator=generator, device=device)
         x = alpha * x0 + sigma * noise
-        told = data_and_noise(network(x, level), x, level, target)[1]
-        integral += (noise - told).square().sum(1)
+        estimate = data_and_noise(network(x, level), x, level, target)[1]
+        integral += (noise - estimate).square().sum(1)
     alpha, sigma = alpha_sigma(torch.tensor(schedule.highest, dtype=torch.float64))
     noise_left = float(sigma.square())
     prior = 0.5 * (float(alpha.square()) * x0.square() + noise_left - 1.0 - math.log(noise_left)).sum(1)
