@@ -33,7 +33,7 @@ CODEBOOK = {"tree_builder": "codebook"}
 HEAD = f"""# The experiments of HDTree's paper
 
 Made by `python -m benchmarks.hdtree_paper --data DIR`. Mean ± sd over seeds. What differs from the paper's model is in
-[HDTree as published](../guide/published.md), its protocol on our tree in [](legacy.md).
+[HDTree as published](../guide/published.md); its protocol on our tree is `benchmarks.legacy`.
 
 *Two stages* is the default: encoder, count decoder and codebook in one training, the tree agglomerated after it.
 *Codebook*: `tree_builder="codebook"`. *Joint*: `joint_diffusion=True`, whose tree is the codebook too. CPU seconds are
@@ -57,7 +57,7 @@ TABLES = {
         f"cells with embryo time; with time labels {SHARE_KNOWN:.0%} of the cells are labelled, and rho is that of the "
         "others. "
         "*300-500*, *500-750*: share of the 30 nearest neighbours in the latent of the same window of minutes, see "
-        "[](legacy.md).",
+        "`benchmarks.legacy`.",
         ("DP", "NMI", "rho", "rho within", "300-500", "500-750", "CPU seconds"),
     ),
 }  # fmt: skip
